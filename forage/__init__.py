@@ -1,0 +1,1 @@
+"""Forage trains language models to reason and search, by reinforcement learning."""

@@ -1,0 +1,59 @@
+"""Every error that Forage raises on purpose.
+
+ForageError
+|-- ConfigError        a setting is unknown, of the wrong type, or contradicts another   (exit 2)
+|-- DataError          a question, a passage or a file of them is not usable; names file and line
+|-- CheckpointError    a checkpoint is missing, truncated or of another shape
+|-- RunFolderError     a run's folder is in use, or holds another run
+|-- RetrieverError     a search failed after its retries
+|-- RewardError        a reward raised, or returned something that is not a finite number
+|-- TrainingError      training can't go on (non-finite loss, nothing left to learn from)
+`-- MissingExtra       an optional dependency is not installed; carries the install line
+"""
+
+from __future__ import annotations
+
+
+class ForageError(Exception):
+    """Base of all errors below. The message says what, where, and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(ForageError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+    exit_code = 2
+
+
+class DataError(ForageError):
+    """A question, a passage, or a file of them is not usable."""
+
+
+class CheckpointError(ForageError):
+    """A checkpoint is missing, truncated, or of another shape."""
+
+
+class RunFolderError(ForageError):
+    """A run's folder is in use by another process, or holds another run."""
+
+    exit_code = 2
+
+
+class RetrieverError(ForageError):
+    """A search failed after its retries. Never turned into an empty result."""
+
+
+class RewardError(ForageError):
+    """A reward raised, or returned something that is not a finite number."""
+
+
+class TrainingError(ForageError):
+    """Training can't go on."""
+
+
+class MissingExtra(ForageError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Install it with: pip install 'forage-rl[{extra}]'")

@@ -1,0 +1,149 @@
+"""Every seam of Forage, one page. Each kind is found by name, or as `package.module:Class` of your own.
+
+A part's options are the keyword-only parameters of its constructor: they appear in the configuration under the
+part's table, typed and checked. What stands before the `*` is handed in by `forage.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forage.errors import RetrieverError
+from forage.types import (
+    Action,
+    Batch,
+    Completion,
+    Found,
+    Metrics,
+    Passage,
+    Question,
+    Retry,
+    Sampling,
+    Scores,
+    Stop,
+    Trajectory,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Dataset(Protocol):
+    """Questions, and the passages that answer them."""
+
+    def questions(self) -> Sequence[Question]: ...
+
+    def passages(self) -> Iterable[Passage]: ...
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that Forage uses."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str: ...
+
+
+class Renderer(Protocol):
+    """The protocol between policy and environment, in tokens."""
+
+    stop: Stop
+
+    def prompt(self, question: str) -> list[int]: ...
+
+    def parse(self, completion: Completion) -> Action: ...
+
+    def observation(self, seen: Found | Retry, searches_left: int, max_tokens: int) -> list[int]: ...
+
+
+class Retriever(Protocol):
+    """Queries to passages. One outcome a query: a failure is a value, so that it never fails its neighbours."""
+
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Passage] | RetrieverError]: ...
+
+
+class Session(Protocol):
+    """One episode's hold on an engine: its KV stays until the session is left."""
+
+    async def generate(
+        self, tokens: Sequence[int], sampling: Sampling, on_token: Callable[[int], None] | None = None
+    ) -> Completion:
+        """Decode one turn after `tokens`, the whole context so far; only what is new is prefilled."""
+        ...
+
+
+class Engine(Protocol):
+    """Decodes many episodes at once. Sessions of one `group` share the prefill of what they have in common."""
+
+    version: int
+
+    def session(self, group: str) -> AbstractAsyncContextManager[Session]: ...
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take new weights by Hugging Face parameter name; all KV of older versions is dropped."""
+        ...
+
+    def take_stats(self) -> dict[str, float]:
+        """Counters and seconds since the last call (see `docs/metrics.md`, engine)."""
+        ...
+
+
+class WeightSync(Protocol):
+    """Brings the learner's weights to the engine; built for the pair."""
+
+    async def push(self, version: int) -> None: ...
+
+
+class Reward(Protocol):
+    """Scores the samples of one question together. A plain `def f(trajectory) -> float` is adapted."""
+
+    async def __call__(self, group: Sequence[Trajectory]) -> list[Scores]: ...
+
+
+Reduce = Callable[["Tensor"], "Tensor"]
+"""Sums a tensor over all processes; the identity in one process."""
+
+
+class AdvantageEstimator(Protocol):
+    """Rewards to advantages. `needs` names the optional batch columns it reads, checked before the run starts."""
+
+    needs: frozenset[str]
+
+    def __call__(self, batch: Batch, reduce: Reduce) -> Batch: ...
+
+
+class PolicyLoss(Protocol):
+    """The loss of each token, unreduced [B,T]; aggregation, KL and entropy are the learner's terms."""
+
+    needs: frozenset[str]
+
+    def __call__(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Metrics]: ...
+
+
+class Learner(Protocol):
+    """Holds the weights that are trained. Coroutines, so that a long update never blocks the loop."""
+
+    async def score(self, batch: Batch) -> Batch:
+        """Fill in the columns that loss and advantage need (`old_logprobs_BT`, `ref_logprobs_BT`)."""
+        ...
+
+    async def update(self, batch: Batch) -> Metrics:
+        """One pass over the batch, an optimizer step for each minibatch of questions."""
+        ...
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]: ...
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+class Tracker(Protocol):
+    """Receives a run's metrics; `close` is called once, also after a failure."""
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,73 @@
+"""Names to classes. A new part is one file and one line here; your own is `package.module:Class` in the config."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import Any
+
+from forage.errors import ConfigError
+
+PARTS: dict[str, dict[str, str]] = {
+    "data": {
+        "fictional": "forage.datasets.fictional:Fictional",
+        "jsonl": "forage.datasets.jsonl:Jsonl",
+    },
+    "renderer": {
+        "tags": "forage.renderers.tags:TagRenderer",
+    },
+    "search": {
+        "bm25": "forage.retrievers.bm25:BM25Retriever",
+        "empty": "forage.retrievers.empty:EmptyRetriever",
+        "random": "forage.retrievers.random:RandomRetriever",
+    },
+    "engine": {
+        "local": "forage.engines.local:LocalEngine",
+    },
+    "reward": {
+        "em": "forage.rewards.em:ExactMatch",
+        "f1": "forage.rewards.f1:TokenF1",
+    },
+    "algorithm.advantage": {
+        "grpo": "forage.advantages.grpo:GRPO",
+    },
+    "algorithm.loss": {
+        "clip": "forage.losses.clip:ClipLoss",
+        "nll": "forage.losses.nll:NegativeLogLikelihood",
+    },
+    "learner": {
+        "local": "forage.learners.local:LocalLearner",
+    },
+    "tracker": {
+        "console": "forage.trackers.console:ConsoleTracker",
+        "jsonl": "forage.trackers.jsonl:JsonlTracker",
+        "tensorboard": "forage.trackers.tensorboard:TensorBoardTracker",
+        "wandb": "forage.trackers.wandb:WandbTracker",
+    },
+}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A half-sentence that names the closest known word, or all of them where none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def find(part: str, kind: str) -> Any:
+    """The class (or function) registered as `kind` of `part`, or the user's own `package.module:Name`.
+
+    Raises:
+        ConfigError: the name is unknown, or the user's module or attribute can't be found.
+    """
+    path = PARTS[part].get(kind, kind)
+    if ":" not in path:
+        raise ConfigError(f"{part}.kind = {kind!r} is unknown; {nearest(kind, list(PARTS[part]))}")
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name and not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise ConfigError(f"{part}.kind = {kind!r}: there is no module {module!r} on the Python path") from error
+    except AttributeError as error:
+        raise ConfigError(f"{part}.kind = {kind!r}: module {module!r} has no {name!r}") from error

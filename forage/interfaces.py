@@ -59,6 +59,12 @@ class Renderer(Protocol):
     def observation(self, seen: Found | Retry, searches_left: int, max_tokens: int) -> list[int]: ...
 
 
+class Index(Protocol):
+    """A synchronous retriever, such as an index in memory; `forage.retrievers.gather.Gather` makes it a `Retriever`."""
+
+    def lookup(self, queries: Sequence[str], k: int) -> list[list[Passage]]: ...
+
+
 class Retriever(Protocol):
     """Queries to passages. One outcome a query: a failure is a value, so that it never fails its neighbours."""
 

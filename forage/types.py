@@ -145,7 +145,7 @@ class Trajectory:
 
         tokens    prompt ... | <think> .. </search> | <information> .. </information> | <answer> .. </answer>
         acted     0   0    0 | 1   1   1   1        | 0   0   0   0                   | 1   1   1   1
-        turn      0   0    0 | 0   0   0   0        | 0   0   0   0                   | 1   1   1   1
+        turn      0   0    0 | 0   0   0   0        | 1   1   1   1                   | 1   1   1   1
 
     A token is tagged acted (1: sampled by the policy) or observed (0) when it is appended. `logprobs` is 0.0 and
     `versions` is -1 where observed.
@@ -231,11 +231,13 @@ class Batch:
     sampled_logprobs_BT: Tensor  # float32, as sampled
     lengths_B: Tensor  # int64, tokens of each row
     rewards_B: Tensor  # float32, stands on the row's last acted token
-    group_B: Tensor  # int64, 0..G-1, rows of a group are adjacent
+    group_B: Tensor  # int64, 0..G-1 with gaps where groups were left out; rows of a group are adjacent
     old_logprobs_BT: Tensor | None = None  # denominator of the ratio
     ref_logprobs_BT: Tensor | None = None
     values_BT: Tensor | None = None
     advantages_BT: Tensor | None = None
     returns_BT: Tensor | None = None
     acted_tokens: int = 0  # acted tokens of the whole step, rows left out for equal rewards included
+    tokens_G: Tensor | None = None  # int64, acted tokens of each group of the step, those left out included
+    rows_G: Tensor | None = None  # int64, trajectories of each group of the step, those left out included
     extra: dict[str, Any] = field(default_factory=dict)  # columns of a user's own estimator or loss

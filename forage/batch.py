@@ -1,0 +1,127 @@
+"""Rewarded groups to tensors, and tensors to parts of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forage.types import Batch, Group, StopReason, Trajectory
+
+
+def collate(groups: Sequence[Group], *, drop_equal: bool = False, device: torch.device | str = "cpu") -> Batch:
+    """Groups to a padded batch.
+
+    With `drop_equal`, groups whose rewards are all equal get no rows, but keep their number in `group_B` and their
+    share in `acted_tokens`, so that leaving them out saves compute and changes no gradient.
+
+    Raises:
+        ValueError: columns of a trajectory differ in length, a first token is acted (nothing predicts it), an
+            episode has no end or ended by a failed search, or groups and scores differ in number.
+    """
+    kept = [(g, group) for g, group in enumerate(groups) if group.has_signal or not drop_equal]
+    rows = [trajectory for _, group in kept for trajectory in group.trajectories]
+    for group in groups:
+        _check_group(group)
+    batch = Batch(
+        tokens_BT=_pad([row.tokens for row in rows], torch.int64),
+        acted_BT=_pad([row.acted for row in rows], torch.bool),
+        turn_BT=_pad([row.turn for row in rows], torch.int64),
+        version_BT=_pad([row.versions for row in rows], torch.int64),
+        sampled_logprobs_BT=_pad([row.logprobs for row in rows], torch.float32),
+        lengths_B=torch.tensor([len(row.tokens) for row in rows], dtype=torch.int64),
+        rewards_B=torch.tensor([score.total for _, group in kept for score in group.scores], dtype=torch.float32),
+        group_B=torch.tensor([g for g, group in kept for _ in group.trajectories], dtype=torch.int64),
+        tokens_G=torch.tensor([sum(sum(row.acted) for row in group.trajectories) for group in groups]),
+        rows_G=torch.tensor([len(group.trajectories) for group in groups]),
+    )
+    batch.acted_tokens = int(_present(batch.tokens_G).sum())
+    return to_device(batch, device)
+
+
+def select(batch: Batch, rows_R: Tensor) -> Batch:
+    """The rows with these numbers, trimmed to the longest of them; counts of the step stay as they are."""
+    lengths_R = batch.lengths_B[rows_R]
+    width = int(lengths_R.max()) if len(lengths_R) else 0
+
+    def part(name: str, value: Any) -> Any:
+        if name.endswith("_BT") and value is not None:
+            return value[rows_R, :width]
+        return value[rows_R] if name.endswith("_B") and value is not None else value
+
+    columns = {field.name: part(field.name, getattr(batch, field.name)) for field in fields(batch)}
+    columns["extra"] = {name: part(name, value) for name, value in batch.extra.items()}
+    return Batch(**columns)
+
+
+def minibatches(batch: Batch, questions: int) -> list[Batch]:
+    """The batch in parts of `questions` groups, in order; 0 means one part.
+
+    Groups that were left out are counted as if they were there: a part's `acted_tokens` includes theirs, and a part
+    of which every group was left out has no rows.
+    """
+    tokens_G, rows_G = counts(batch)
+    size = questions or max(len(tokens_G), 1)
+    parts = []
+    for first in range(0, len(tokens_G), size):
+        inside_B = (batch.group_B >= first) & (batch.group_B < first + size)
+        part = select(batch, inside_B.nonzero().flatten())
+        chosen = slice(first, first + size)
+        part = replace(part, tokens_G=tokens_G[chosen], rows_G=rows_G[chosen], group_B=part.group_B - first)
+        parts.append(replace(part, acted_tokens=int(tokens_G[chosen].sum())))
+    return parts
+
+
+def counts(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Acted tokens and rows of each group of the step (both int64 [G]), counted from the rows where not recorded."""
+    if batch.tokens_G is not None and batch.rows_G is not None:
+        return batch.tokens_G, batch.rows_G
+    groups = int(batch.group_B.max()) + 1 if len(batch.group_B) else 0
+    rows_G = torch.bincount(batch.group_B, minlength=groups)
+    tokens_G = torch.zeros_like(rows_G).index_add_(0, batch.group_B, batch.acted_BT.sum(1))
+    return tokens_G, rows_G
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The same batch with its rows on `device` (the counts of groups stay on the CPU)."""
+
+    def moved(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    names = [field.name for field in fields(batch) if field.name.endswith(("_B", "_BT"))]
+    columns = {name: moved(getattr(batch, name)) for name in names}
+    return replace(batch, **columns, extra={name: moved(value) for name, value in batch.extra.items()})
+
+
+def _check_group(group: Group) -> None:
+    if len(group.trajectories) != len(group.scores):
+        raise ValueError(f"{len(group.trajectories)} trajectories with {len(group.scores)} scores")
+    for trajectory in group.trajectories:
+        _check_row(trajectory)
+
+
+def _check_row(row: Trajectory) -> None:
+    where = f"{row.group}, sample {row.sample}"
+    lengths = {len(column) for column in (row.tokens, row.acted, row.logprobs, row.versions, row.turn)}
+    if len(lengths) != 1:
+        raise ValueError(f"{where}: columns of different lengths {sorted(lengths)}")
+    if row.stop is None or row.stop is StopReason.RETRIEVER_ERROR:
+        raise ValueError(f"{where}: an episode that ended as {row.stop} can't be learned from")
+    if row.acted and row.acted[0]:
+        raise ValueError(f"{where}: the first token is acted, but nothing precedes it that could predict it")
+
+
+def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+    """Rows to one [B,T] tensor, 0 behind their ends (`version` too: such tokens are never read)."""
+    padded = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=dtype)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = torch.tensor(values, dtype=dtype)
+    return padded
+
+
+def _present(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value

@@ -1,0 +1,291 @@
+"""The learner of one process and one device."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from forage.aggregation import AGGREGATIONS
+from forage.batch import counts, minibatches
+from forage.errors import CheckpointError, ConfigError, TrainingError
+from forage.interfaces import PolicyLoss
+from forage.kl import ESTIMATORS
+from forage.learners.optimizer import build_optimizers
+from forage.learners.packing import MicroBatch, micro_batches
+from forage.learners.precision import compute_twin, frozen_copy, refresh
+from forage.learners.schedule import Schedule
+from forage.logprobs import head_logprobs
+from forage.models.causal_lm import Policy, load_weights
+from forage.models.packed import attend_packed, hidden_states
+from forage.registry import nearest
+from forage.types import Batch, Metrics
+
+T = TypeVar("T")
+SAME_LOGPROBS = 1e-3  # mean |difference| up to which engine and learner count as one
+PATIENCE = 3  # optimizer steps in a row whose loss is not finite
+
+
+class LocalLearner:
+    """Updates a policy on one device.
+
+    The loss of an optimizer step is a sum over acted tokens with the weights of `aggregation`, by default 1 / acted
+    tokens of the step; micro-batches only add up. One optimizer step is made for each `minibatch_questions`.
+
+    Args:
+        lr: learning rate of AdamW.
+        optimizer: "adamw", or "muon" for the hidden matrices with AdamW for all else.
+        muon_lr: learning rate of Muon.
+        betas: of AdamW.
+        weight_decay: of the matrices; norms and biases are not decayed.
+        max_grad_norm: gradients are scaled down to this norm.
+        schedule: "constant", "linear" or "cosine"; moves once an update.
+        warmup_steps: updates over which the learning rate rises.
+        total_steps: updates at whose end "linear" and "cosine" reach 0.
+        micro_tokens: packed tokens that are computed at a time.
+        minibatch_questions: questions of one optimizer step; 0 takes the whole batch.
+        share_prompts: compute what the samples of a question begin with once.
+        kl_coef: weight of the KL to the policy that the learner was built with; 0 keeps no copy of it.
+        kl_estimator: "k1", "k2", "k3" or "abs".
+        entropy_coef: weight of the entropy that is added to what is maximised.
+        aggregation: "token_mean", "sequence_mean" or "sequence_sum".
+        temperature: divides the logits, as in sampling.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        loss: PolicyLoss,
+        *,
+        lr: float = 1e-6,
+        optimizer: str = "adamw",
+        muon_lr: float = 0.02,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        max_grad_norm: float = 1.0,
+        schedule: str = "constant",
+        warmup_steps: int = 0,
+        total_steps: int = 0,
+        micro_tokens: int = 16384,
+        minibatch_questions: int = 0,
+        share_prompts: bool = True,
+        kl_coef: float = 0.0,
+        kl_estimator: str = "k3",
+        entropy_coef: float = 0.0,
+        aggregation: str = "token_mean",
+        temperature: float = 1.0,
+    ) -> None:
+        self.policy = policy
+        self.loss = loss
+        self.step = 0  # updates made
+        self.recompute_old = False  # the engine's logprobs are not ours: see check_logprobs
+        self.max_grad_norm = max_grad_norm
+        self.micro_tokens = micro_tokens
+        self.minibatch_questions = minibatch_questions
+        self.share_prompts = share_prompts
+        self.kl_coef = kl_coef
+        self.entropy_coef = entropy_coef
+        self.temperature = temperature
+        self._kl = _named("kl_estimator", kl_estimator, ESTIMATORS)
+        self._aggregation = _named("aggregation", aggregation, AGGREGATIONS)
+        self._schedule = Schedule(schedule, warmup_steps, total_steps)
+        self._optimizers = build_optimizers(
+            policy.model, optimizer, lr=lr, muon_lr=muon_lr, betas=betas, weight_decay=weight_decay
+        )
+        self._compute = compute_twin(policy.model, policy.dtype)
+        self._reference = frozen_copy(policy.model, policy.dtype) if kl_coef else None
+        self._bad_steps = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
+
+    async def score(self, batch: Batch) -> Batch:
+        """Fill in `ref_logprobs_BT` if there is a KL term, `old_logprobs_BT` if the engine's are not to be used."""
+        return await self._aside(lambda: self._score(batch))
+
+    async def update(self, batch: Batch) -> Metrics:
+        """One pass over the batch.
+
+        Raises:
+            TrainingError: no token's loss is finite, or the loss was not finite in three optimizer steps in a row.
+        """
+        return await self._aside(lambda: self._update(batch))
+
+    async def check_logprobs(self, batch: Batch) -> float:
+        """Mean |difference| between the engine's logprobs and the learner's, on a batch that was just sampled.
+
+        Above SAME_LOGPROBS, `score` recomputes the ratio's denominator from now on.
+        """
+        logprobs_BT = await self._aside(lambda: self._logprobs(self._compute, batch))
+        gaps = (logprobs_BT - batch.sampled_logprobs_BT)[batch.acted_BT].abs()
+        gap = float(gaps.mean()) if len(gaps) else 0.0
+        self.recompute_old = not gap < SAME_LOGPROBS
+        return gap
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """The float32 weights by Hugging Face name."""
+        for name, weight in self.policy.model.named_parameters():
+            yield name, weight.detach()
+
+    def save(self, folder: Path) -> None:
+        """Write weights (`model/`, a Hugging Face folder), optimizer and counters into an existing folder."""
+        (folder / "model").mkdir()
+        self.policy.write(folder / "model")
+        torch.save(self._optimizers.state_dict(), folder / "optimizer.pt")
+        state = {"step": self.step, "recompute_old": self.recompute_old, "bad_steps": self._bad_steps}
+        (folder / "learner.json").write_text(json.dumps(state))
+
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote, to the bit.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or of another model or optimizer.
+        """
+        load_weights(self.policy.model, folder / "model")
+        try:
+            self._optimizers.load_state_dict(
+                torch.load(folder / "optimizer.pt", map_location=self.policy.device, weights_only=True)
+            )
+            state = json.loads((folder / "learner.json").read_text())
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder}: the optimizer's state can't be used here ({error})") from error
+        self.step, self.recompute_old, self._bad_steps = state["step"], state["recompute_old"], state["bad_steps"]
+        refresh(self._compute, self.policy.model)
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Run `work` in the learner's thread. A cancelled caller still waits for its end: weights are never left half
+        updated while someone saves them."""
+        running = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+    def _score(self, batch: Batch) -> Batch:
+        if self.recompute_old:
+            batch = replace(batch, old_logprobs_BT=self._logprobs(self._compute, batch))
+        if self._reference is not None:
+            batch = replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch))
+        return batch
+
+    @torch.no_grad()
+    def _logprobs(self, model: Any, batch: Batch) -> Tensor:
+        """[B,T], 0 where observed."""
+        with attend_packed(model):
+            pieces = [self._forward(model, micro)[0] for micro in self._micro_batches(batch)]
+        logprobs_BT = torch.zeros_like(batch.sampled_logprobs_BT)
+        return logprobs_BT.masked_scatter(batch.acted_BT, torch.cat(pieces)) if pieces else logprobs_BT
+
+    def _micro_batches(self, batch: Batch) -> Iterable[MicroBatch]:
+        return micro_batches(batch, self.micro_tokens, share_prompts=self.share_prompts)
+
+    def _forward(self, model: Any, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Logprobs and entropies of the acted tokens, [M]."""
+        hidden_ND = hidden_states(model, micro.tokens_N, micro.positions_N, micro.where)
+        head = model.get_output_embeddings()
+        bias_V = getattr(head, "bias", None)
+        return head_logprobs(hidden_ND[micro.before_M], head.weight, bias_V, micro.labels_M, self.temperature)
+
+    def _update(self, batch: Batch) -> Metrics:
+        metrics: Metrics = {}
+        with attend_packed(self._compute):
+            for part in minibatches(batch, self.minibatch_questions):
+                _add(metrics, self._optimizer_step(part))
+        _add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0)})
+        self.step += 1
+        return metrics
+
+    @property
+    def _factor(self) -> float:
+        return self._schedule.factor(self.step)
+
+    def _optimizer_step(self, part: Batch) -> Metrics:
+        """All micro-batches' gradients, then one step; a gradient that is not finite is thrown away and counted."""
+        metrics: Metrics = {}
+        rows = int(counts(part)[1].sum())
+        losses = [self._accumulate(micro, part.acted_tokens, rows, metrics) for micro in self._micro_batches(part)]
+        self._watch(losses)
+        weights = [weight for weight in self.policy.model.parameters() if weight.requires_grad]
+        for weight in weights:
+            if weight.grad is None:  # nothing in the batch: momentum still moves, as if zeros had been computed
+                weight.grad = torch.zeros_like(weight)
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, self.max_grad_norm))
+        finite = norm < float("inf")
+        if finite:
+            self._optimizers.step(self._factor)
+            refresh(self._compute, self.policy.model)
+            _add(metrics, {"policy/grad_norm": (norm, 1.0)})
+        self._optimizers.zero_grad()
+        return _add(metrics, {"policy/skipped_steps": (float(not finite), 1.0)})
+
+    def _accumulate(self, micro: MicroBatch, tokens: int, rows: int, metrics: Metrics) -> Tensor:
+        """Add one micro-batch's gradient; returns the policy loss of its acted tokens [M]."""
+        logprobs_M, entropy_M = self._forward(self._compute, micro)
+        logprobs_BT, batch = micro.spread(logprobs_M), micro.batch
+        policy_BT, extra = self.loss(logprobs_BT, batch)
+        weights_BT = self._aggregation(batch.acted_BT, tokens, rows)
+        loss_BT = policy_BT
+        if batch.ref_logprobs_BT is not None and self.kl_coef:
+            kl_BT = self._kl(logprobs_BT, batch.ref_logprobs_BT)
+            loss_BT = loss_BT + self.kl_coef * kl_BT
+            extra = extra | {"loss/kl": (float((kl_BT.detach() * batch.acted_BT).sum()), float(len(logprobs_M)))}
+        if self.entropy_coef:
+            loss_BT = loss_BT - self.entropy_coef * micro.spread(entropy_M)
+        (loss_BT * weights_BT).sum().backward()  # type: ignore[no-untyped-call]
+        _add(metrics, extra | _describe(micro, logprobs_M.detach(), entropy_M.detach(), policy_BT.detach()))
+        return policy_BT.detach()[batch.acted_BT]
+
+    def _watch(self, losses: list[Tensor]) -> None:
+        finite = [bool(loss.isfinite().all()) for loss in losses]
+        if all(finite):
+            self._bad_steps = 0
+            return
+        self._bad_steps += 1
+        if not any(bool(loss.isfinite().any()) for loss in losses):
+            raise TrainingError(_DIVERGED.format("of every token of the batch"))
+        if self._bad_steps >= PATIENCE:
+            raise TrainingError(_DIVERGED.format(f"in {PATIENCE} optimizer steps in a row"))
+
+
+_DIVERGED = (
+    "the loss is not a finite number {}. Resume from the last checkpoint with a lower learner.lr, and look at "
+    "policy/grad_norm and policy/ratio_max of the steps before"
+)
+
+
+def _describe(micro: MicroBatch, logprobs_M: Tensor, entropy_M: Tensor, policy_BT: Tensor) -> Metrics:
+    batch, tokens = micro.batch, float(len(logprobs_M))
+    log_ratio_M = logprobs_M - batch.sampled_logprobs_BT[batch.acted_BT]
+    moved_M = log_ratio_M.clamp(max=20).expm1() - log_ratio_M
+    return {
+        "loss/policy": (float(policy_BT.sum()), tokens),
+        "policy/entropy": (float(entropy_M.sum()), tokens),
+        "policy/kl_old": (float(moved_M.sum()), tokens),
+        "learner/tokens": (float(len(micro.tokens_N)), 1.0),
+        "learner/padding": (micro.where.padding, 1.0),
+    }
+
+
+def _add(total: Metrics, more: Metrics) -> Metrics:
+    """Add `more` to `total` in place; of names that end in `_max` the larger is kept."""
+    for name, (value, count) in more.items():
+        before, counted = total.get(name, (0.0, 0.0))
+        kept = (
+            (max(before, value) if counted else value, 1.0)
+            if name.endswith("_max")
+            else (before + value, counted + count)
+        )
+        total[name] = kept
+    return total
+
+
+def _named(option: str, name: str, known: dict[str, T]) -> T:
+    if name not in known:
+        raise ConfigError(f"algorithm.{option} = {name!r} is unknown; {nearest(name, list(known))}")
+    return known[name]

@@ -1,0 +1,116 @@
+"""Log-probabilities and entropies of sampled tokens, without ever holding `[tokens, vocab]`.
+
+M  tokens that are scored: positions whose next token was acted
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MB in float32
+
+
+def logprobs_and_entropy(logits_MV: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-softmax at the label, and the entropy (nats) of the whole distribution, both [M].
+
+    Logits of -inf exclude a token: it adds nothing to the entropy.
+    """
+    logprobs_M, entropy_M, _ = _score(logits_MV, labels_M)
+    return logprobs_M, entropy_M
+
+
+def head_logprobs(
+    hidden_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_M: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The same straight from the hidden states, in chunks whose logits are computed again in the backward pass.
+
+    Args:
+        hidden_MD: final hidden states; logits are computed in this dtype, softmax in at least float32.
+        weight_VD, bias_V: the LM head.
+        labels_M: the token that followed each.
+        temperature: divides the logits.
+
+    Returns:
+        logprobs_M, entropy_M: both differentiable.
+    """
+    scored: tuple[Tensor, Tensor] = _Head.apply(hidden_MD, weight_VD, bias_V, labels_M, temperature)  # type: ignore[no-untyped-call]
+    return scored
+
+
+def _score(logits_MV: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logprobs, entropies and the normaliser (log-sum-exp), all [M]."""
+    norm_M = logits_MV.logsumexp(-1)
+    probs_MV = (logits_MV - norm_M[:, None]).exp_()
+    finite_MV = logits_MV.clamp(min=torch.finfo(logits_MV.dtype).min)  # 0 * -inf is NaN
+    entropy_M = norm_M - torch.linalg.vecdot(probs_MV, finite_MV)
+    return logits_MV.gather(-1, labels_M[:, None]).squeeze(-1) - norm_M, entropy_M, norm_M
+
+
+class _Head(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_M: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        scored = [
+            _score(_logits(hidden, weight_VD, bias_V, temperature), labels)
+            for hidden, labels in _chunks(weight_VD, hidden_MD, labels_M)
+        ]
+        logprobs_M, entropy_M, norm_M = (torch.cat(columns) for columns in zip(*scored, strict=True))
+        ctx.save_for_backward(hidden_MD, weight_VD, bias_V, labels_M, norm_M, entropy_M)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return logprobs_M, entropy_M
+
+    @staticmethod
+    def backward(ctx: Any, grad_logprobs_M: Tensor | None, grad_entropy_M: Tensor | None) -> Any:
+        hidden_MD, weight_VD, bias_V, labels_M, norm_M, entropy_M = ctx.saved_tensors
+        zero_M = torch.zeros_like(norm_M)
+        of_logprobs_M = zero_M if grad_logprobs_M is None else grad_logprobs_M
+        of_entropy_M = zero_M if grad_entropy_M is None else grad_entropy_M
+        grad_hidden_MD = torch.empty_like(hidden_MD)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=norm_M.dtype)
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=norm_M.dtype)
+        columns = (hidden_MD, grad_hidden_MD, labels_M, norm_M, entropy_M, of_logprobs_M, of_entropy_M)
+        for hidden, grad_hidden, labels, norm, entropy, of_logprobs, of_entropy in _chunks(weight_VD, *columns):
+            logits_CV = _logits(hidden, weight_VD, bias_V, ctx.temperature)
+            logprobs_CV = logits_CV.sub_(norm[:, None])
+            grad_CV = _grad_logits(
+                logprobs_CV, labels, entropy, of_logprobs, of_entropy if grad_entropy_M is not None else None
+            )
+            grad_CV = grad_CV.div_(ctx.temperature).to(hidden.dtype)
+            torch.mm(grad_CV, weight_VD, out=grad_hidden)
+            grad_weight_VD += grad_CV.T @ hidden
+            if grad_bias_V is not None:
+                grad_bias_V += grad_CV.sum(0)
+        cast_bias = None if grad_bias_V is None else grad_bias_V.to(weight_VD.dtype)
+        return grad_hidden_MD, grad_weight_VD.to(weight_VD.dtype), cast_bias, None, None
+
+
+def _grad_logits(
+    logprobs_CV: Tensor, labels_C: Tensor, entropy_C: Tensor, of_logprobs_C: Tensor, of_entropy_C: Tensor | None
+) -> Tensor:
+    """d/dz of sum(g * logprob + h * entropy): g * (onehot - p) - h * p * (log p + entropy)."""
+    probs_CV = logprobs_CV.exp()
+    scale_CV: Tensor = -of_logprobs_C[:, None]
+    if of_entropy_C is not None:
+        finite_CV = logprobs_CV.clamp(min=torch.finfo(logprobs_CV.dtype).min)
+        scale_CV = scale_CV - of_entropy_C[:, None] * (finite_CV + entropy_C[:, None])
+    grad_CV = probs_CV.mul_(scale_CV)
+    return grad_CV.scatter_add_(1, labels_C[:, None], of_logprobs_C[:, None])
+
+
+def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
+    logits_CV = torch.nn.functional.linear(hidden_CD, weight_VD, bias_V)
+    if logits_CV.dtype in (torch.bfloat16, torch.float16):
+        logits_CV = logits_CV.float()
+    return logits_CV if temperature == 1 else logits_CV / temperature
+
+
+def _chunks(weight_VD: Tensor, *columns_M: Tensor) -> zip[tuple[Tensor, ...]]:
+    """The columns cut so that a chunk's logits hold at most CHUNK_ELEMENTS numbers."""
+    size = max(1, CHUNK_ELEMENTS // weight_VD.shape[0])
+    return zip(*(torch.split(column, size) for column in columns_M), strict=True)

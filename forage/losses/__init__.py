@@ -1,0 +1,1 @@
+"""Losses of a token, one a file."""

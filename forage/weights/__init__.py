@@ -1,0 +1,1 @@
+"""From a learner to an engine."""

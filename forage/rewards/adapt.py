@@ -1,0 +1,71 @@
+"""Anything that scores, as a checked `Reward`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from forage.errors import RewardError
+from forage.interfaces import Reward
+from forage.types import Scores, Trajectory
+
+Function = Callable[[Trajectory], float | Scores | Awaitable[float | Scores]]
+
+
+def as_reward(reward: Reward | Function, name: str = "") -> Reward:
+    """`reward` with its results checked.
+
+    A plain function, sync or async, is called with one trajectory at a time and returns a number (charted under the
+    function's name) or `Scores`; any other object is called with a whole group, as `Reward` says.
+    """
+    name = name or getattr(reward, "__name__", type(reward).__name__)
+    plain = inspect.isroutine(reward) or isinstance(reward, functools.partial)
+    return _Checked(_EachAlone(reward, name) if plain else reward, name)
+
+
+class _EachAlone:
+    """A function of one trajectory, over a group."""
+
+    def __init__(self, function: Any, name: str) -> None:
+        self._function, self._name = function, name
+
+    async def __call__(self, group: Sequence[Trajectory]) -> list[Scores]:
+        return [await self._score(trajectory) for trajectory in group]
+
+    async def _score(self, trajectory: Trajectory) -> Scores:
+        value = self._function(trajectory)
+        if inspect.isawaitable(value):
+            value = await value
+        return value if isinstance(value, Scores) else Scores(float(value), {self._name: float(value)})
+
+
+class _Checked:
+    """A reward that can't return anything but one finite score a trajectory.
+
+    Raises:
+        RewardError: the reward raised, or returned something else; names the reward and the question.
+    """
+
+    def __init__(self, reward: Any, name: str) -> None:
+        self._reward, self._name = reward, name
+
+    async def __call__(self, group: Sequence[Trajectory]) -> list[Scores]:
+        question = group[0].question.id if group else ""
+        try:
+            scores = await self._reward(group)
+        except RewardError:
+            raise
+        except Exception as error:
+            raise RewardError(f"the reward {self._name!r} failed on question {question!r}: {error!r}") from error
+        if len(scores) != len(group):
+            raise RewardError(
+                f"the reward {self._name!r} gave {len(scores)} scores for {len(group)} episodes of question {question!r}"
+            )
+        for score in scores:
+            numbers = {"total": score.total, **score.parts}
+            if wrong := {name: value for name, value in numbers.items() if not math.isfinite(value)}:
+                raise RewardError(f"the reward {self._name!r} is not a finite number on question {question!r}: {wrong}")
+        return list(scores)

@@ -35,9 +35,9 @@ class Jsonl:
         self,
         split: Literal["train", "eval"],
         *,
-        questions: Path | str,
-        corpus: Path | str,
-        eval_questions: Path | str | None = None,
+        questions: Path,
+        corpus: Path,
+        eval_questions: Path | None = None,
         train_split: str = "",
         eval_split: str = "",
     ) -> None:

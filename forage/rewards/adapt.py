@@ -62,7 +62,7 @@ class _Checked:
             raise RewardError(f"the reward {self._name!r} failed on question {question!r}: {error!r}") from error
         if len(scores) != len(group):
             raise RewardError(
-                f"the reward {self._name!r} gave {len(scores)} scores for {len(group)} episodes of question {question!r}"
+                f"the reward {self._name!r} gave {len(scores)} scores, not {len(group)}, on question {question!r}"
             )
         for score in scores:
             numbers = {"total": score.total, **score.parts}

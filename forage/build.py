@@ -1,0 +1,186 @@
+"""A configuration to the parts of a run. The only place that knows which part is handed to which."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from forage.config import Config
+from forage.errors import ConfigError, DataError
+from forage.interfaces import AdvantageEstimator, Dataset, Engine, Renderer, Reward, Tracker
+from forage.registry import find
+from forage.retrievers.gather import Gather
+from forage.rewards.adapt import as_reward
+from forage.rollout import Limits, Rollout
+from forage.types import Question
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from forage.datasets.fictional import Split
+    from forage.models.causal_lm import Policy
+
+COLUMNS = frozenset({"old_logprobs", "ref_logprobs"})
+"""Optional batch columns that a run without a critic can fill in."""
+
+
+def part(config: Config, name: str, *given: Any) -> Any:
+    """The part called `name`, built from what it is given and its options."""
+    chosen = config.part(name)
+    found = find(name, chosen.kind)
+    return found(*given, **chosen.options) if inspect.isclass(found) else found
+
+
+def dataset(config: Config, split: Split) -> Dataset:
+    """The data set of a split."""
+    built: Dataset = part(config, "data", split)
+    return built
+
+
+def first_questions(data: Dataset, count: int) -> Sequence[Question]:
+    """The first `count` questions, or all where `count` is 0.
+
+    Raises:
+        DataError: there are none.
+    """
+    questions = data.questions()
+    if not len(questions):
+        raise DataError("the data set holds no questions; look at data.questions (or data.eval_questions)")
+    return questions[:count] if count else questions
+
+
+def device(config: Config) -> str:
+    """`cpu` or `cuda`, as run.device says.
+
+    Raises:
+        ConfigError: CUDA is asked for and there is none.
+    """
+    import torch
+
+    if config.run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device = 'cuda', but PyTorch sees no GPU here; set run.device=cpu or auto")
+    if config.run.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.run.device
+
+
+def use_threads(config: Config) -> None:
+    """Set torch's CPU threads; 0 takes as many as there are cores to run on."""
+    import torch
+
+    torch.set_num_threads(
+        config.run.threads or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else config.run.threads or os.cpu_count() or 1
+    )
+
+
+def policy(config: Config, *, weights: str | Path = "") -> Policy:
+    """The language model and its tokenizer; `weights` (a checkpoint) take the place of the model's own."""
+    from forage.models.causal_lm import load_policy
+
+    return load_policy(
+        weights or config.model.path,
+        device=device(config),
+        dtype=config.model.dtype,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        init_from="" if weights else config.model.init_from,
+    )
+
+
+def renderer(config: Config, tokenizer: Any) -> Renderer:
+    """The protocol between policy and environment."""
+    built: Renderer = part(config, "renderer", tokenizer)
+    return built
+
+
+def retriever(config: Config, data: Dataset) -> Gather:
+    """The run's search engine over a data set's passages: gathered, cached, its failures values."""
+    index = part(config, "search", data.passages())
+    return Gather(index, cache_size=config.search.cache_size, timeout_s=config.search.timeout_s)
+
+
+def engine(config: Config, model: Policy) -> Engine:
+    """What decodes."""
+    built: Engine = part(config, "engine", model.model, model.tokenizer)
+    return built
+
+
+def limits(config: Config) -> Limits:
+    """An episode's budgets."""
+    chosen = config.rollout
+    return Limits(chosen.max_searches, chosen.max_turn_tokens, chosen.max_observation_tokens, chosen.max_tokens)
+
+
+def rollout(config: Config, decoder: Engine, writer: Renderer, searcher: Gather, temperature: float) -> Rollout:
+    """Episodes at a temperature; 0 is greedy."""
+    return Rollout(decoder, writer, searcher, config.search.k, limits(config), temperature)
+
+
+def reward(config: Config) -> Reward:
+    """The reward; a plain function of a trajectory is adapted."""
+    return as_reward(part(config, "reward"), name=config.reward.kind)
+
+
+def advantage(config: Config) -> AdvantageEstimator:
+    """The advantage estimator, its needs checked.
+
+    Raises:
+        ConfigError: it reads a column that this run does not have.
+    """
+    built: AdvantageEstimator = part(config, "algorithm.advantage")
+    _check_needs("algorithm.advantage", config.algorithm.advantage.kind, built.needs)
+    return built
+
+
+def learner(config: Config, model: Policy, *, loss: Any = None, updates: int) -> Any:
+    """What updates the weights, in `updates` updates; `loss` takes the place of algorithm.loss."""
+    if loss is None:
+        loss = part(config, "algorithm.loss")
+        _check_needs("algorithm.loss", config.algorithm.loss.kind, loss.needs)
+    return part(config, "learner", model, loss, config.rollout.temperature, updates)
+
+
+def _check_needs(name: str, kind: str, needs: frozenset[str]) -> None:
+    if missing := needs - COLUMNS:
+        raise ConfigError(f"{name} = {kind!r} needs {', '.join(sorted(missing))}, which nothing in this run computes")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where episodes are played: questions, and the search engine over their passages."""
+
+    questions: Sequence[Question]
+    retriever: Gather
+
+
+def places(config: Config) -> tuple[Place, Place]:
+    """Training and evaluation; they share an index where they share a corpus."""
+    train, held_out = dataset(config, "train"), dataset(config, "eval")
+    searcher = retriever(config, train)
+    other = searcher if train.corpus == held_out.corpus else retriever(config, held_out)
+    return (
+        Place(first_questions(train, 0), searcher),
+        Place(first_questions(held_out, config.eval.questions), other),
+    )
+
+
+def evaluation_place(config: Config) -> Place:
+    """Evaluation alone."""
+    held_out = dataset(config, "eval")
+    return Place(first_questions(held_out, config.eval.questions), retriever(config, held_out))
+
+
+def trackers(config: Config, folder: Path, steps: int) -> list[Tracker]:
+    """metrics.jsonl, and whatever else the run asks for."""
+    kinds = {"jsonl": True, **{name: getattr(config.tracking, name) for name in ("console", "tensorboard", "wandb")}}
+    given: dict[str, tuple[Any, ...]] = {
+        "jsonl": (folder / "metrics.jsonl",),
+        "console": (folder.name, steps),
+        "tensorboard": (folder / "tensorboard",),
+        "wandb": (folder, config.tracking.wandb_project),
+    }
+    return [find("tracker", kind)(*given[kind]) for kind, wanted in kinds.items() if wanted]

@@ -1,0 +1,137 @@
+"""Evaluation: greedy, every question, with intervals, every prediction kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from forage.concurrency import together
+from forage.errors import DataError, RetrieverError
+from forage.metrics import mean
+from forage.records import Record, to_record, write_records
+from forage.rollout import Rollout
+from forage.text import contains_answer, exact_match, token_f1
+from forage.types import Question, StopReason, Trajectory
+
+PREDICTIONS, SUMMARY, PARTIAL = "predictions.jsonl.zst", "summary.json", "partial.jsonl"
+Summary = dict[str, Any]
+Progress = Callable[[int, int], None]
+"""(questions done, of how many)"""
+
+
+async def evaluate(
+    questions: Sequence[Question], rollout: Rollout, folder: Path, progress: Progress | None = None
+) -> Summary:
+    """Answer every question greedily; write `summary.json` and `predictions.jsonl.zst` into `folder`.
+
+    Predictions are kept as they come, so that an evaluation that was interrupted goes on where it stopped.
+
+    Returns:
+        em, em_ci, f1, f1_ci, n, by_hop, hit_rate, searches_mean, stop_reasons.
+
+    Raises:
+        RetrieverError: a search failed after its retries. Nothing is scored as wrong for it; run it again to go on.
+        DataError: there are no questions.
+    """
+    if not questions:
+        raise DataError("there are no questions to evaluate on")
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _read_partial(folder / PARTIAL, questions)
+    with (folder / PARTIAL).open("a", encoding="utf-8") as partial:
+
+        async def one(i: int, question: Question) -> None:
+            trajectory = await rollout.episode(question, group=f"{i}")
+            if trajectory.stop is StopReason.RETRIEVER_ERROR:
+                raise RetrieverError(
+                    f"evaluation stopped at question {question.id!r}: {trajectory.failure}. "
+                    f"{len(done)} of {len(questions)} answers are kept in {folder}; run the same command to go on"
+                )
+            done[i] = score(trajectory)
+            _append(partial, {"i": i, **done[i]})
+            if progress:
+                progress(len(done), len(questions))
+
+        await together(one(i, question) for i, question in enumerate(questions) if i not in done)
+    records = [done[i] for i in range(len(questions))]
+    summary = summarise(records)
+    write_records(folder / PREDICTIONS, records)
+    beside = folder / f".{SUMMARY}.part"
+    beside.write_text(json.dumps(summary, indent=2) + "\n")
+    beside.replace(folder / SUMMARY)
+    (folder / PARTIAL).unlink()
+    return summary
+
+
+def score(trajectory: Trajectory) -> Record:
+    """The trajectory's record with em, f1 and hit (a gold answer stood in a passage that was found)."""
+    golds, answer = trajectory.question.answers, trajectory.answer or ""
+    passages = [passage for turn in trajectory.turns for found in turn.results for passage in found]
+    return to_record(
+        trajectory,
+        em=float(exact_match(answer, golds)),
+        f1=token_f1(answer, golds),
+        hit=any(contains_answer(f"{passage.title} {passage.text}", golds) for passage in passages),
+    )
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """The figures of an evaluation from its predictions."""
+    em, f1 = [r["em"] for r in records], [r["f1"] for r in records]
+    hops = sorted({r["question"]["hops"] for r in records if r["question"]["hops"] is not None})
+    stops = Counter(r["stop"] for r in records)
+    searches = [sum(turn["action"] == "search" and bool(turn["results"]) for turn in r["turns"]) for r in records]
+    return {
+        "em": mean(em),
+        "em_ci": wilson(sum(em), len(em)),
+        "f1": mean(f1),
+        "f1_ci": normal_interval(f1),
+        "n": len(records),
+        "by_hop": {str(hop): mean([r["em"] for r in records if r["question"]["hops"] == hop]) for hop in hops},
+        "hit_rate": mean([float(r["hit"]) for r in records]),
+        "searches_mean": mean(searches),
+        "stop_reasons": {reason: stops[reason] / len(records) for reason in sorted(stops)},
+    }
+
+
+def wilson(successes: float, n: int, z: float = 1.96) -> list[float]:
+    """95% interval of a share: Wilson's score interval (E. B. Wilson, 1927), which stays inside [0, 1]."""
+    p, spread = successes / n, z * z / n
+    centre = (p + spread / 2) / (1 + spread)
+    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def normal_interval(values: Sequence[float], z: float = 1.96) -> list[float]:
+    """95% interval of a mean by the normal approximation; the mean itself of a single value."""
+    n, centre = len(values), mean(values)
+    variance = sum((v - centre) ** 2 for v in values) / (n - 1) if n > 1 else 0.0
+    half = z * math.sqrt(variance / n)
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def _append(partial: TextIO, record: Record) -> None:
+    partial.write(json.dumps(record, ensure_ascii=False) + "\n")
+    partial.flush()
+
+
+def _read_partial(path: Path, questions: Sequence[Question]) -> dict[int, Record]:
+    """Answers of an interrupted evaluation of the same questions; a torn last line is dropped."""
+    done: dict[int, Record] = {}
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            i = record.pop("i")
+            if i >= len(questions) or record["question"]["id"] != questions[i].id:
+                return {}
+            done[i] = record
+        path.write_text(
+            "".join(json.dumps({"i": i, **record}, ensure_ascii=False) + "\n" for i, record in done.items())
+        )
+    return done

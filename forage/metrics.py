@@ -1,0 +1,107 @@
+"""What is measured of a step: its episodes, its groups, its searches, and where the time went."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from forage.source import Harvest
+from forage.types import Invalid, Metrics, StopReason, Trajectory
+
+
+class Clock:
+    """Seconds by name; `with clock("rollout"): ...` adds to them."""
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time what stands inside."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - started
+
+    def take(self) -> dict[str, float]:
+        """The seconds since the last call, and start anew."""
+        taken = dict(self._seconds)
+        self._seconds.clear()
+        return taken
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; 0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
+
+
+def flatten(metrics: Metrics) -> dict[str, float]:
+    """(sum, count) to the mean; names without a count are left out."""
+    return {name: total / count for name, (total, count) in metrics.items() if count}
+
+
+def episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Lengths, searches, invalid turns and endings of episodes."""
+    stops = Counter(trajectory.stop for trajectory in trajectories)
+    acted = [sum(t.acted) for t in trajectories]
+    metrics = {
+        "episode/searches": mean([t.searches for t in trajectories]),
+        "episode/turns": mean([len(t.turns) for t in trajectories]),
+        "episode/tokens": mean([len(t.tokens) for t in trajectories]),
+        "episode/acted_tokens": mean(acted),
+        "episode/invalid": mean([sum(isinstance(turn.action, Invalid) for turn in t.turns) for t in trajectories]),
+        "engine/wasted": sum(t.wasted for t in trajectories) / max(sum(acted), 1),
+    }
+    return metrics | {f"stop/{reason.value}": stops[reason] / max(len(trajectories), 1) for reason in StopReason}
+
+
+def harvest_metrics(harvest: Harvest) -> dict[str, float]:
+    """Rewards with their parts, share of groups with signal, and the episodes themselves."""
+    scores = [score for group in harvest.groups for score in group.scores]
+    names = sorted({name for score in scores for name in score.parts})
+    metrics = {
+        "reward/mean": mean([score.total for score in scores]),
+        "groups/signal": mean([group.has_signal for group in harvest.groups]),
+        "groups/solved": mean(
+            [min(s.total for s in g.scores) == max(s.total for s in g.scores) > 0 for g in harvest.groups]
+        ),
+    }
+    metrics |= {f"reward/{name}": mean([score.parts.get(name, 0.0) for score in scores]) for name in names}
+    return metrics | episode_metrics(harvest.trajectories + harvest.failed)
+
+
+def engine_metrics(stats: Mapping[str, float]) -> dict[str, float]:
+    """An engine's counters: how much context was reused, and its seconds under time/."""
+    context = stats["reused_tokens"] + stats["prefill_tokens"]
+    return {
+        "engine/reuse": stats["reused_tokens"] / max(context, 1),
+        "engine/prefill_tokens": stats["prefill_tokens"],
+        "engine/decode_tokens": stats["decode_tokens"],
+        "time/prefill": stats["prefill_seconds"],
+        "time/decode": stats["decode_seconds"],
+    }
+
+
+def search_metrics(stats: Mapping[str, float]) -> dict[str, float]:
+    """A gathering retriever's counters."""
+    return {
+        "search/queries": stats["queries"],
+        "search/failures": stats["failures"],
+        "cache/hits": stats["cache_hits"] / max(stats["queries"], 1),
+        "cache/calls": stats["calls"],
+        "cache/sent": stats["unique"],
+        "time/retrieval": stats["seconds"],
+    }
+
+
+def rates(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Figures per second, from the seconds and counts of the same step."""
+    rollout = max(metrics["time/rollout"], 1e-9)
+    return {
+        "time/searches_per_s": metrics["search/queries"] / rollout,
+        "time/tokens_per_s": metrics["engine/decode_tokens"] / rollout,
+        "time/retrieval_share": metrics["time/retrieval"] / max(metrics["time/step"], 1e-9),
+    }

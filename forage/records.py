@@ -1,0 +1,119 @@
+"""Trajectories as lines of JSON: what a run's folder keeps of them, and what reports and warm starts read."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from forage.errors import DataError
+from forage.types import Action, Answer, Invalid, Passage, Question, Scores, Search, StopReason, Trajectory, Turn
+
+Record = dict[str, Any]
+
+
+def to_record(trajectory: Trajectory, scores: Scores | None = None, **more: Any) -> Record:
+    """A trajectory as plain values; `more` is added as it is (step, advantage, em, ...)."""
+    question = trajectory.question
+    return {
+        "question": {
+            "id": question.id,
+            "text": question.text,
+            "answers": list(question.answers),
+            "dataset": question.dataset,
+            "hops": question.hops,
+        },
+        "group": trajectory.group,
+        "sample": trajectory.sample,
+        "tokens": trajectory.tokens,
+        "acted": trajectory.acted,
+        "logprobs": [round(value, 4) for value in trajectory.logprobs],
+        "turn": trajectory.turn,
+        "turns": [
+            _action(turn.action) | {"results": [[_passage(p) for p in found] for found in turn.results]}
+            for turn in trajectory.turns
+        ],
+        "stop": trajectory.stop.value if trajectory.stop else None,
+        "answer": trajectory.answer,
+        "reward": scores.total if scores else None,
+        "parts": dict(scores.parts) if scores else {},
+        **more,
+    }
+
+
+def from_record(record: Record) -> Trajectory:
+    """The trajectory of a record, as far as it can be learned from or scored."""
+    asked = record["question"]
+    return Trajectory(
+        question=Question(asked["id"], asked["text"], tuple(asked["answers"]), asked["dataset"], asked["hops"]),
+        group=record.get("group", asked["id"]),
+        sample=record["sample"],
+        tokens=record["tokens"],
+        acted=record["acted"],
+        logprobs=record["logprobs"],
+        versions=[0 if acted else -1 for acted in record["acted"]],
+        turn=record["turn"],
+        turns=[
+            Turn(_to_action(turn), [[Passage(**p) for p in found] for found in turn["results"]])
+            for turn in record["turns"]
+        ],
+        stop=StopReason(record["stop"]),
+    )
+
+
+def _action(action: Action) -> Record:
+    match action:
+        case Search(queries):
+            return {"action": "search", "queries": list(queries)}
+        case Answer(text):
+            return {"action": "answer", "text": text}
+        case Invalid(reason):
+            return {"action": "invalid", "reason": reason}
+
+
+def _to_action(turn: Record) -> Action:
+    match turn["action"]:
+        case "search":
+            return Search(tuple(turn["queries"]))
+        case "answer":
+            return Answer(turn["text"])
+        case _:
+            return Invalid(turn["reason"])
+
+
+def _passage(passage: Passage) -> Record:
+    return {"id": passage.id, "title": passage.title, "text": passage.text, "score": round(passage.score, 4)}
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write lines of JSON, zstd-compressed, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as raw, zstandard.ZstdCompressor(level=6).stream_writer(raw) as out:
+        for record in records:
+            out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    beside.replace(path)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Read what `write_records` wrote (or the same lines uncompressed).
+
+    Raises:
+        DataError: the file is missing or truncated, or a line is no JSON object.
+    """
+    try:
+        with path.open("rb") as raw:
+            stream = zstandard.ZstdDecompressor().stream_reader(raw) if path.suffix == ".zst" else raw
+            for number, line in enumerate(io.TextIOWrapper(stream, "utf-8"), start=1):
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{path}:{number} is not a line of JSON ({error})") from error
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except zstandard.ZstdError as error:
+        raise DataError(f"{path} is truncated or damaged ({error})") from error

@@ -1,0 +1,204 @@
+"""Training by reinforcement, top down: questions, episodes, rewards, advantages, update, new weights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from forage import build, checkpoint
+from forage.batch import collate
+from forage.config import Config
+from forage.evaluate import Summary, evaluate
+from forage.interfaces import AdvantageEstimator, Engine, Learner, WeightSync
+from forage.interrupt import Interrupt
+from forage.metrics import Clock, engine_metrics, flatten, harvest_metrics, rates, search_metrics
+from forage.records import to_record, write_records
+from forage.retrievers.gather import Gather
+from forage.rollout import Rollout
+from forage.runfolder import RunFolder
+from forage.source import FreshSource, Harvest
+from forage.trackers.fanout import Fanout
+from forage.types import Batch
+from forage.weights.shared import SharedWeights
+
+
+@dataclass(slots=True)
+class Run:
+    """All that a training run works with. `step` is the last one done."""
+
+    config: Config
+    folder: Path
+    source: FreshSource
+    learner: Learner
+    engine: Engine
+    weights: WeightSync
+    advantage: AdvantageEstimator
+    greedy: Rollout
+    held_out: build.Place
+    searcher: Gather
+    tracker: Fanout
+    interrupt: Interrupt
+    step: int = 0
+    clock: Clock = field(default_factory=Clock)
+
+    def remaining_steps(self) -> Iterator[int]:
+        """The steps still to do; ends early, after a whole step, when the user interrupts."""
+        while self.step < self.config.train.steps and not self.interrupt.asked:
+            yield self.step + 1
+
+
+async def train(run: Run) -> None:
+    """Train to the last step (or to an interrupt); evaluates and saves on the way, and always at the end."""
+    await begin(run)
+    for step in run.remaining_steps():
+        with run.clock("step"):
+            with run.clock("rollout"):
+                harvest = await run.source.take(step)
+            batch = collate(harvest.groups, drop_equal=run.config.algorithm.drop_equal_groups)
+            with run.clock("score"):
+                batch = run.advantage(await run.learner.score(batch), reduce=lambda total: total)
+            with run.clock("update"):
+                metrics = await run.learner.update(batch)
+            with run.clock("sync"):
+                await run.weights.push(version=step)
+        run.step = step
+        keep_trajectories(run, harvest, batch)
+        run.tracker.log(step, measure(run, harvest) | flatten(metrics))
+        await evaluate_and_save(run)
+
+
+async def begin(run: Run) -> None:
+    """Bring the weights to the engine; a new run is evaluated before its first step."""
+    await run.weights.push(version=run.step)
+    if run.step == 0 and run.config.train.eval_every:
+        await evaluate_now(run)
+
+
+async def evaluate_and_save(run: Run) -> None:
+    """What is due after a step: an evaluation, a checkpoint, both at the end; after an interrupt a checkpoint only."""
+    every, last = run.config.train, run.step == run.config.train.steps
+    evaluated: Summary | None = None
+    if every.eval_every and (last or run.step % every.eval_every == 0) and not run.interrupt.asked:
+        evaluated = await evaluate_now(run)
+    if last or run.interrupt.asked or (every.save_every and run.step % every.save_every == 0):
+        save(run, evaluated)
+
+
+async def evaluate_now(run: Run) -> Summary:
+    """Evaluate the weights as they are, and log the figures."""
+    with run.clock("eval"):
+        folder = run.folder / "eval" / f"step-{run.step:06d}"
+        progress = run.tracker.progress(f"evaluating step {run.step}")
+        summary = await evaluate(run.held_out.questions, run.greedy, folder, progress)
+    run.engine.take_stats()
+    run.held_out.retriever.take_stats()
+    figures = {f"eval/{name}": summary[name] for name in ("em", "f1", "hit_rate", "searches_mean")}
+    figures |= {f"eval/em_{hop}_hop": em for hop, em in summary["by_hop"].items()}
+    run.tracker.log(run.step, figures | {"time/eval": run.clock.take()["eval"]})
+    return summary
+
+
+def save(run: Run, evaluated: Summary | None) -> None:
+    """Write a checkpoint of the step just done."""
+    with run.clock("save"):
+        checkpoint.save(
+            run.folder / "checkpoints",
+            run.step,
+            run.learner.save,
+            keep=run.config.train.keep,
+            score=evaluated["em"] if evaluated else None,
+        )
+
+
+def keep_trajectories(run: Run, harvest: Harvest, batch: Batch) -> None:
+    """Write the step's episodes, where they are due, with the advantage each was given (0 where left out)."""
+    every = run.config.train.save_trajectories_every
+    if not every or (run.step % every and run.step != 1):
+        return
+    assert batch.advantages_BT is not None
+    last_B = batch.acted_BT.long().cumsum(1).argmax(1)
+    given = iter(batch.advantages_BT.gather(1, last_B[:, None])[:, 0].tolist())
+    drop = run.config.algorithm.drop_equal_groups
+    write_records(
+        run.folder / "trajectories" / f"step-{run.step:06d}.jsonl.zst",
+        (
+            to_record(t, score, step=run.step, advantage=0.0 if drop and not group.has_signal else next(given))
+            for group in harvest.groups
+            for t, score in zip(group.trajectories, group.scores, strict=True)
+        ),
+    )
+
+
+def measure(run: Run, harvest: Harvest) -> dict[str, Any]:
+    """The step's figures; those that a clock or a cache decides stand under time/ and cache/."""
+    seconds = {f"time/{name}": value for name, value in run.clock.take().items()}
+    figures = harvest_metrics(harvest) | engine_metrics(run.engine.take_stats())
+    figures |= search_metrics(run.searcher.take_stats()) | seconds
+    return figures | rates(figures) | {"time/wait": harvest.tail_seconds}
+
+
+def train_from_config(config: Config, *, resume: bool = False) -> dict[str, Any]:
+    """Train as a configuration says, in its run folder.
+
+    Args:
+        config: a loaded configuration.
+        resume: go on from the folder's last checkpoint.
+
+    Returns:
+        The last evaluation's summary (empty without evaluations) with `step` and `dir`.
+
+    Raises:
+        KeyboardInterrupt: the user asked to stop; a checkpoint of the last whole step is saved.
+    """
+    with RunFolder.open(Path(config.run.dir), config, resume=resume) as folder, Interrupt() as interrupt:
+        run = open_run(config, folder.path, interrupt, resume=resume)
+        try:
+            asyncio.run(train(run))
+        finally:
+            run.tracker.close()
+        if interrupt.asked:
+            raise KeyboardInterrupt
+    return {"dir": config.run.dir, "step": run.step} | last_summary(folder.path, run.step)
+
+
+def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool) -> Run:
+    """Build every part of a run; a resumed one is cut back to its last checkpoint first."""
+    build.use_threads(config)
+    at = checkpoint.latest(folder / "checkpoints") if resume else None
+    step = at.step if at else 0
+    if resume:
+        cut_back(folder, step)
+    model = build.policy(config)
+    here, held_out = build.places(config)
+    writer = build.renderer(config, model.tokenizer)
+    decoder = build.engine(config, model)
+    learner = build.learner(config, model, updates=config.train.steps)
+    if at:
+        learner.load(at.path)
+    source = FreshSource(
+        here.questions,
+        build.rollout(config, decoder, writer, here.retriever, config.rollout.temperature),
+        build.reward(config),
+        batch_questions=config.rollout.questions,
+        samples=config.rollout.samples,
+        seed=config.run.seed,
+        max_failure_rate=config.search.max_failure_rate,
+    )
+    return Run(
+        config,
+        folder,
+        source,
+        learner,
+        decoder,
+        SharedWeights(learner, decoder),
+        build.advantage(config),
+        build.rollout(config, decoder, writer, held_out.retriever, 0.0),
+        held_out,
+        here.retriever,
+        Fanout(build.trackers(config, folder, config.train.steps)),
+        interrupt,
+        step,
+    )

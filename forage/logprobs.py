@@ -19,8 +19,9 @@ def logprobs_and_entropy(logits_MV: Tensor, labels_M: Tensor) -> tuple[Tensor, T
 
     Logits of -inf exclude a token: it adds nothing to the entropy.
     """
-    logprobs_M, entropy_M, _ = _score(logits_MV, labels_M)
-    return logprobs_M, entropy_M
+    logprobs_MV = logits_MV.log_softmax(-1)
+    label_logprobs_M = logprobs_MV.gather(-1, labels_M[:, None]).squeeze(-1)
+    return label_logprobs_M, -torch.linalg.vecdot(logprobs_MV.exp(), _finite(logprobs_MV))
 
 
 def head_logprobs(
@@ -41,13 +42,9 @@ def head_logprobs(
     return scored
 
 
-def _score(logits_MV: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logprobs, entropies and the normaliser (log-sum-exp), all [M]."""
-    norm_M = logits_MV.logsumexp(-1)
-    probs_MV = (logits_MV - norm_M[:, None]).exp_()
-    finite_MV = logits_MV.clamp(min=torch.finfo(logits_MV.dtype).min)  # 0 * -inf is NaN
-    entropy_M = norm_M - torch.linalg.vecdot(probs_MV, finite_MV)
-    return logits_MV.gather(-1, labels_M[:, None]).squeeze(-1) - norm_M, entropy_M, norm_M
+def _finite(logprobs: Tensor) -> Tensor:
+    """-inf to the lowest number: 0 * -inf would be NaN."""
+    return logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
 
 
 class _Head(Function):
@@ -56,31 +53,28 @@ class _Head(Function):
         ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_M: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
         scored = [
-            _score(_logits(hidden, weight_VD, bias_V, temperature), labels)
+            logprobs_and_entropy(_logits(hidden, weight_VD, bias_V, temperature), labels)
             for hidden, labels in _chunks(weight_VD, hidden_MD, labels_M)
         ]
-        logprobs_M, entropy_M, norm_M = (torch.cat(columns) for columns in zip(*scored, strict=True))
-        ctx.save_for_backward(hidden_MD, weight_VD, bias_V, labels_M, norm_M, entropy_M)
+        logprobs_M, entropy_M = (torch.cat(columns) for columns in zip(*scored, strict=True))
+        ctx.save_for_backward(hidden_MD, weight_VD, bias_V, labels_M, entropy_M)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
         return logprobs_M, entropy_M
 
     @staticmethod
     def backward(ctx: Any, grad_logprobs_M: Tensor | None, grad_entropy_M: Tensor | None) -> Any:
-        hidden_MD, weight_VD, bias_V, labels_M, norm_M, entropy_M = ctx.saved_tensors
-        zero_M = torch.zeros_like(norm_M)
-        of_logprobs_M = zero_M if grad_logprobs_M is None else grad_logprobs_M
-        of_entropy_M = zero_M if grad_entropy_M is None else grad_entropy_M
+        hidden_MD, weight_VD, bias_V, labels_M, entropy_M = ctx.saved_tensors
+        of_logprobs_M = torch.zeros_like(entropy_M) if grad_logprobs_M is None else grad_logprobs_M
+        of_entropy_M = torch.zeros_like(entropy_M) if grad_entropy_M is None else grad_entropy_M
         grad_hidden_MD = torch.empty_like(hidden_MD)
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=norm_M.dtype)
-        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=norm_M.dtype)
-        columns = (hidden_MD, grad_hidden_MD, labels_M, norm_M, entropy_M, of_logprobs_M, of_entropy_M)
-        for hidden, grad_hidden, labels, norm, entropy, of_logprobs, of_entropy in _chunks(weight_VD, *columns):
-            logits_CV = _logits(hidden, weight_VD, bias_V, ctx.temperature)
-            logprobs_CV = logits_CV.sub_(norm[:, None])
-            grad_CV = _grad_logits(
-                logprobs_CV, labels, entropy, of_logprobs, of_entropy if grad_entropy_M is not None else None
-            )
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=entropy_M.dtype)
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=entropy_M.dtype)
+        columns = (hidden_MD, grad_hidden_MD, labels_M, entropy_M, of_logprobs_M, of_entropy_M)
+        for hidden, grad_hidden, labels, entropy, of_logprobs, of_entropy in _chunks(weight_VD, *columns):
+            logprobs_CV = _logits(hidden, weight_VD, bias_V, ctx.temperature).log_softmax(-1)
+            wanted = None if grad_entropy_M is None else of_entropy
+            grad_CV = _grad_logits(logprobs_CV, labels, entropy, of_logprobs, wanted)
             grad_CV = grad_CV.div_(ctx.temperature).to(hidden.dtype)
             torch.mm(grad_CV, weight_VD, out=grad_hidden)
             grad_weight_VD += grad_CV.T @ hidden
@@ -97,8 +91,7 @@ def _grad_logits(
     probs_CV = logprobs_CV.exp()
     scale_CV: Tensor = -of_logprobs_C[:, None]
     if of_entropy_C is not None:
-        finite_CV = logprobs_CV.clamp(min=torch.finfo(logprobs_CV.dtype).min)
-        scale_CV = scale_CV - of_entropy_C[:, None] * (finite_CV + entropy_C[:, None])
+        scale_CV = scale_CV - of_entropy_C[:, None] * (_finite(logprobs_CV) + entropy_C[:, None])
     grad_CV = probs_CV.mul_(scale_CV)
     return grad_CV.scatter_add_(1, labels_C[:, None], of_logprobs_C[:, None])
 

@@ -42,7 +42,8 @@ class GRPO:
             variance_G = _sums(centred_B.square(), index_B, size_G) / (size_G - 1).clamp(min=1)
             centred_B = centred_B / (variance_G.sqrt() + self.epsilon)[index_B]
         equal_G = _equal(reward_B, index_B, len(size_G))
-        return centred_B.masked_fill(equal_G[index_B], 0).to(rewards_B.dtype)
+        advantages_B: Tensor = centred_B.masked_fill(equal_G[index_B], 0).to(rewards_B.dtype)
+        return advantages_B
 
 
 def _sums(values_B: Tensor, index_B: Tensor, size_G: Tensor) -> Tensor:
@@ -54,5 +55,4 @@ def _equal(values_B: Tensor, index_B: Tensor, groups: int) -> Tensor:
     start_G = values_B.new_zeros(groups)
     low_G = start_G.scatter_reduce(0, index_B, values_B, "amin", include_self=False)
     high_G = start_G.scatter_reduce(0, index_B, values_B, "amax", include_self=False)
-    equal_G: Tensor = low_G == high_G
-    return equal_G
+    return low_G == high_G

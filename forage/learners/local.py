@@ -24,7 +24,7 @@ from forage.learners.precision import compute_twin, frozen_copy, refresh
 from forage.learners.schedule import Schedule
 from forage.logprobs import head_logprobs
 from forage.models.causal_lm import Policy, load_weights
-from forage.models.packed import attend_packed, hidden_states
+from forage.models.packed import attend_packed, check_packable, hidden_states
 from forage.registry import nearest
 from forage.types import Batch, Metrics
 
@@ -99,6 +99,7 @@ class LocalLearner:
         self._optimizers = build_optimizers(
             policy.model, optimizer, lr=lr, muon_lr=muon_lr, betas=betas, weight_decay=weight_decay
         )
+        check_packable(policy.model)
         self._compute = compute_twin(policy.model, policy.dtype)
         self._reference = frozen_copy(policy.model, policy.dtype) if kl_coef else None
         self._bad_steps = 0

@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import scaled_dot_product_attention
 
+from forage.errors import ConfigError
+
 NAME = "forage_packed"
 FILL = 0.8  # a row joins a block if it fills at least this share of its slots
 
@@ -90,6 +92,28 @@ def layout(rows: Sequence[Tensor], shared: Sequence[slice] = (), fill: float = F
 def _widen(tokens: Tensor, width: int) -> Tensor:
     """Filler repeats the row's last token: it stands behind every real one, so causal attention never looks at it."""
     return torch.cat([tokens, tokens[-1:].expand(width - len(tokens))])
+
+
+def check_packable(model: Any) -> None:
+    """Compare the logits of two short rows, packed and plain.
+
+    Raises:
+        ConfigError: they differ; this architecture does something else than causal attention and a linear head.
+    """
+    tokens_N = torch.arange(1, 8, device=model.device) % model.config.vocab_size
+    rows = [torch.arange(0, 4), torch.arange(4, 7)]
+    where = layout(rows).to(model.device)
+    positions_N = torch.cat([torch.arange(len(row)) for row in rows]).to(model.device)
+    with torch.no_grad(), attend_packed(model):
+        packed = model.get_output_embeddings()(hidden_states(model, tokens_N, positions_N, where))
+    with torch.no_grad():
+        plain = torch.cat([model(input_ids=tokens_N[row][None], use_cache=False).logits[0] for row in rows])
+    if not torch.allclose(packed, plain, rtol=1e-3, atol=1e-3, equal_nan=True):
+        difference = float((packed - plain).abs().max())
+        raise ConfigError(
+            f"{type(model).__name__} can't be trained by learner.kind = 'local': its logits in packed rows differ from "
+            f"its own by {difference:.2g}. Models with plain causal attention and a linear head can (Llama, Qwen, ...)"
+        )
 
 
 def hidden_states(model: Any, tokens_N: Tensor, positions_N: Tensor, where: Layout) -> Tensor:
@@ -166,6 +190,8 @@ def _unpack(states: Tensor, where: Layout) -> list[Tensor]:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
     """Causal attention of [R,S,H,D]; a window that is shorter than the rows needs a mask."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # its backward is 3x slower there than float32's
+        return _attend(q.float(), k.float(), v.float(), scaling, window).to(q.dtype)
     slots = q.shape[1]
     mask = None
     if window is not None and window < slots:

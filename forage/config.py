@@ -1,0 +1,268 @@
+"""Every setting of a run: its name, type, default and, in the line under it, its help.
+
+A run is one TOML file of these tables, with `key=value` over it (`forage.configure` reads both). A table with `kind`
+is a swappable part: `kind` names a class, and the other keys are that class's own options, declared there. What
+stands here beside `kind` is shared by every kind. Relative paths are relative to the current directory.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+@dataclass(slots=True)
+class Part:
+    """A swappable part: a kind, and the options of that kind."""
+
+    kind: str
+    """name of the part, or `package.module:Class` of your own"""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Run:
+    """Where a run lives and what it runs on."""
+
+    dir: str = ""
+    """folder of the run; empty: runs/<name of the recipe or file>"""
+    seed: Count = 0
+    """seed of sampling, shuffling and initialisation (the world has its own: data.seed)"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the model computes; auto: the GPU where there is one"""
+    threads: Count = 0
+    """CPU threads of torch; 0 leaves torch's choice"""
+
+
+@dataclass(slots=True)
+class Data(Part):
+    """Questions, and the passages that answer them."""
+
+    kind: str = "fictional"
+    """fictional (a world made from a seed), jsonl (your own files), or package.module:Class"""
+
+
+@dataclass(slots=True)
+class Model:
+    """The policy."""
+
+    path: str = "Qwen/Qwen2.5-3B"
+    """folder or hub name of a Hugging Face causal language model"""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """what the learner computes in; master weights and optimizer state are float32 always"""
+    gradient_checkpointing: bool = True
+    """compute activations twice, to hold fewer of them"""
+    init_from: str = ""
+    """run or checkpoint folder whose weights the run starts with; empty: those at model.path"""
+
+
+@dataclass(slots=True)
+class Renderer(Part):
+    """How questions, searches, passages and answers are written in tokens."""
+
+    kind: str = "tags"
+    """tags (<think> <search> <information> <answer>), or package.module:Class"""
+
+
+@dataclass(slots=True)
+class Search(Part):
+    """The search engine that the policy asks."""
+
+    kind: str = "bm25"
+    """bm25, empty and random (probes), or package.module:Class"""
+    k: Positive = 3
+    """passages a query"""
+    cache_size: Count = 100_000
+    """queries whose results are remembered; 0: none"""
+    timeout_s: Annotated[float, Meta(gt=0)] = 60.0
+    """seconds until a search counts as failed"""
+    max_failure_rate: Share = 0.05
+    """share of a step's searches that may fail before the run stops"""
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One step's episodes and their limits."""
+
+    questions: Positive = 64
+    """questions a step"""
+    samples: Positive = 8
+    """episodes a question; they form a group"""
+    max_searches: Count = 4
+    """searches an episode may run; then it gets one more turn to answer"""
+    max_turn_tokens: Positive = 512
+    """tokens the policy may write in one turn"""
+    max_observation_tokens: Positive = 512
+    """tokens of passages shown after one search"""
+    max_tokens: Positive = 4096
+    """tokens of a whole episode, prompt included"""
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    """of sampling in training; evaluation is greedy"""
+
+
+@dataclass(slots=True)
+class Engine(Part):
+    """What decodes."""
+
+    kind: str = "local"
+    """local (in this process), or package.module:Class"""
+
+
+@dataclass(slots=True)
+class Reward(Part):
+    """What an episode is worth."""
+
+    kind: str = "em"
+    """em (exact match), f1, or package.module:Class or :function of your own"""
+
+
+@dataclass(slots=True)
+class Advantage(Part):
+    """Rewards to advantages."""
+
+    kind: str = "grpo"
+    """grpo, or package.module:Class"""
+
+
+@dataclass(slots=True)
+class Loss(Part):
+    """Advantages to the loss of each token."""
+
+    kind: str = "clip"
+    """clip (the clipped policy ratio), or package.module:Class"""
+
+
+@dataclass(slots=True)
+class Algorithm:
+    """What is learned from a step's episodes."""
+
+    drop_equal_groups: bool = True
+    """leave out groups whose rewards are all equal: saves their compute, changes nothing else"""
+    kl_coef: Amount = 0.001
+    """weight of the KL to the model the run started with; 0: none, and no reference model is held"""
+    kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k3"
+    """estimator of that KL from one sample"""
+    entropy_coef: Amount = 0.0
+    """weight of an entropy bonus"""
+    aggregation: Literal["token_mean", "sequence_mean", "sequence_sum"] = "token_mean"
+    """what the loss weighs alike: acted tokens (token_mean), episodes (sequence_mean); sequence_sum: neither"""
+    advantage: Advantage = field(default_factory=Advantage)
+    loss: Loss = field(default_factory=Loss)
+
+
+@dataclass(slots=True)
+class Learner(Part):
+    """What updates the weights."""
+
+    kind: str = "local"
+    """local (one device, in this process), or package.module:Class"""
+
+
+@dataclass(slots=True)
+class Train:
+    """How long to train, and what to keep."""
+
+    steps: Count = 500
+    """steps; in each, rollout.questions questions are sampled and learned from"""
+    eval_every: Count = 50
+    """steps between evaluations; 0: none during training"""
+    save_every: Count = 50
+    """steps between checkpoints; 0: only the final one"""
+    keep: Positive = 2
+    """checkpoints kept: the last ones; the best one is kept besides"""
+    save_trajectories_every: Count = 10
+    """steps between saved trajectories; 0: none"""
+
+
+@dataclass(slots=True)
+class Eval:
+    """Evaluation, which is greedy and covers every question."""
+
+    questions: Count = 0
+    """at most this many questions; 0: all"""
+
+
+@dataclass(slots=True)
+class Tracking:
+    """Where metrics go besides metrics.jsonl."""
+
+    console: bool = True
+    """a live view on standard error; off: nothing"""
+    tensorboard: bool = False
+    """write TensorBoard events into the run's folder (extra: tensorboard)"""
+    wandb: bool = False
+    """log to Weights & Biases (extra: wandb)"""
+    wandb_project: str = "forage"
+    """project there"""
+
+
+@dataclass(slots=True)
+class Sft:
+    """The warm start; used by `forage sft` only, which learns with [learner]."""
+
+    data: str = ""
+    """jsonl of trajectories to learn from; empty: episodes of the fictional world, as `mixture` says"""
+    steps: Count = 1000
+    """optimizer steps"""
+    batch_tokens: Positive = 16_384
+    """tokens of the episodes of one step"""
+    mixture: dict[str, Amount] = field(default_factory=dict)
+    """weights of the kinds of episodes"""
+
+
+@dataclass(slots=True)
+class Config:
+    """A whole run, checked. `notes` says what was changed on the way, for a person to read."""
+
+    run: Run = field(default_factory=Run)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    renderer: Renderer = field(default_factory=Renderer)
+    search: Search = field(default_factory=Search)
+    rollout: Rollout = field(default_factory=Rollout)
+    engine: Engine = field(default_factory=Engine)
+    reward: Reward = field(default_factory=Reward)
+    algorithm: Algorithm = field(default_factory=Algorithm)
+    learner: Learner = field(default_factory=Learner)
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
+    tracking: Tracking = field(default_factory=Tracking)
+    sft: Sft = field(default_factory=Sft)
+    notes: list[str] = field(default_factory=list, compare=False)
+
+    def table(self, name: str) -> Any:
+        """The table of a dotted name, such as `run` or `algorithm.loss`."""
+        table: Any = self
+        for word in name.split("."):
+            table = getattr(table, word)
+        return table
+
+    def part(self, name: str) -> Part:
+        """The part of a dotted name, such as `search` or `algorithm.loss`."""
+        part = self.table(name)
+        if not isinstance(part, Part):
+            raise TypeError(f"{name} is no part")
+        return part
+
+
+@cache
+def field_help(table: type) -> dict[str, str]:
+    """The line under each field of a table, by field name; a part's `kind` included."""
+    body = ast.parse(inspect.getsource(table)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    lines: dict[str, str] = {}
+    for line, below in zip(body.body, body.body[1:], strict=False):
+        match line, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                lines[name] = " ".join(text.split())
+    return lines

@@ -1,0 +1,293 @@
+"""A run's configuration, read: a recipe or TOML file, what it extends, and `key=value` over it, typed and checked.
+
+    load("smoke", ["run.seed=3", "search=random"])  ->  Config        dump(config)  ->  TOML, every option in it
+
+Layers lie over each other: first the recipe that a file extends, then the file, then the command line. `PART=NAME`
+means `PART.kind=NAME`. A layer that changes a kind discards the options that lower layers gave the old kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from forage.config import Config, Part, field_help
+from forage.errors import ConfigError
+from forage.options import Option, Setting, arguments, convert, place, signature
+from forage.registry import nearest
+from forage.toml import dump_key, dump_value, flatten, literal, nest
+
+Settings = dict[str, Setting]
+"""Dotted key -> what was written for it."""
+
+COMMAND_LINE = "on the command line"
+
+
+def load(name_or_path: str | Path, overrides: Iterable[str] = (), *, check_parts: bool = True) -> Config:
+    """The configuration of a recipe, a TOML file or a run's folder, with `key=value` overrides over it.
+
+    Args:
+        name_or_path: name of a recipe, path of a .toml file, or a run's folder (its config.toml is read).
+        overrides: `key=value` words; values are TOML (`3`, `true`, `[0.9, 0.95]`), other words are strings.
+        check_parts: import the chosen parts and check their options, filling in every default. Off, options are
+            kept as they were written.
+
+    Raises:
+        ConfigError: nothing of that name, a file that is no TOML, or a key or value that is not usable.
+    """
+    notes: list[str] = []
+    settings: Settings = {}
+    for layer in (*_file_layers(str(name_or_path)), _command_line(overrides)):
+        _lay_over(settings, layer, notes)
+    config = _typed(settings, check_parts)
+    config.run.dir = config.run.dir or str(Path("runs") / Path(name_or_path).stem)
+    config.notes = notes
+    _check(config)
+    return config
+
+
+def options(part: str, table: Part) -> dict[str, Any]:
+    """The keyword arguments of a part's constructor, typed and checked, with every default.
+
+    Raises:
+        ConfigError: an option is unknown, of the wrong type, or missing.
+    """
+    return arguments(part, table.kind, table.options)
+
+
+def recipes() -> dict[str, str]:
+    """Every recipe of the package, with the first line of its comment."""
+    folder = files("forage") / "recipes"
+    texts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".toml")}
+    return {name.removesuffix(".toml"): text.partition("\n")[0].lstrip("# ") for name, text in sorted(texts.items())}
+
+
+@cache
+def tables() -> dict[str, type]:
+    """Every table of a config by its dotted name, `algorithm.loss` after `algorithm`."""
+
+    def walk(table: type, prefix: str) -> Iterator[tuple[str, type]]:
+        for name, kind in get_type_hints(table).items():
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                yield prefix + name, kind
+                yield from walk(kind, f"{prefix}{name}.")
+
+    return dict(walk(Config, ""))
+
+
+@cache
+def parts() -> tuple[str, ...]:
+    """The dotted names of the tables that have a `kind`."""
+    return tuple(name for name, table in tables().items() if issubclass(table, Part))
+
+
+@cache
+def fields(table: str) -> dict[str, Option]:
+    """The settings that Forage itself declares in a table, without a part's options, by name."""
+    kind = tables()[table]
+    types, lines = get_type_hints(kind, include_extras=True), field_help(kind)
+    return {
+        item.name: Option(item.name, types[item.name], _default(item), lines[item.name])
+        for item in dataclasses.fields(kind)
+        if f"{table}.{item.name}" not in tables() and not (item.name == "options" and issubclass(kind, Part))
+    }
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+# Layers ---------------------------------------------------------------------------------------------------------------
+
+
+def _file_layers(name: str, seen: tuple[str, ...] = ()) -> list[Settings]:
+    """The file's layer, behind those of what it extends."""
+    if name in seen:
+        raise ConfigError(f"{' extends '.join((*seen, name))}: a circle")
+    where, text = _source(name)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is no TOML: {error}") from None
+    below = table.pop("extends", None)
+    if not isinstance(below, str | None):
+        raise ConfigError(f"extends ({where}): expected the name of a recipe or file, got {below!r}")
+    layer = {key: Setting(value, f"in {where}") for key, value in flatten(table)}
+    return [*(_file_layers(below, (*seen, name)) if below else []), _spelled_out(layer)]
+
+
+def _source(name: str) -> tuple[str, str]:
+    """What to call a config file, and its text."""
+    path = Path(name) / "config.toml" if Path(name).is_dir() else Path(name)
+    if path.suffix != ".toml":
+        known = recipes()
+        if name not in known:
+            raise ConfigError(f"there is no recipe {name!r}, and no such file; {nearest(name, list(known))}")
+        return f"recipe {name}", (files("forage") / "recipes" / f"{name}.toml").read_text("utf-8")
+    try:
+        return str(path), path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+
+
+def _command_line(overrides: Iterable[str]) -> Settings:
+    layer: Settings = {}
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{word!r} {COMMAND_LINE}: expected key=value, such as run.seed=1")
+        value = literal(text)
+        leaves = dict(flatten(value, f"{key}.")) if isinstance(value, Mapping) else {key: value}
+        layer |= {leaf: Setting(item, COMMAND_LINE, text) for leaf, item in leaves.items()}
+    return _spelled_out(layer)
+
+
+def _spelled_out(layer: Settings) -> Settings:
+    """`PART = NAME` as `PART.kind = NAME`."""
+    return {f"{key}.kind" if key in parts() else key: setting for key, setting in layer.items()}
+
+
+def _lay_over(settings: Settings, layer: Settings, notes: list[str]) -> None:
+    """Lay `layer` over `settings`, discarding the options of every kind that it changes."""
+    own_files = [key for key in ("data.questions", "data.corpus") if key in layer]
+    if own_files and "data.kind" not in layer:
+        kind = _kind(settings, "data")
+        if not {key.removeprefix("data.") for key in own_files} <= signature("data", kind).keys():
+            layer = {**layer, "data.kind": Setting("jsonl", layer[own_files[0]].where)}
+            notes.append(f"data.kind is jsonl, because {own_files[0]} is set")
+    for part in parts():
+        old, new = _kind(settings, part), _kind(layer, part, _kind(settings, part))
+        if old != new and (dropped := [key for key in settings if _is_option(key, part)]):
+            notes.append(
+                f"{part}.kind is {new}, no longer {old}: left out {', '.join(map(_as_said(settings), dropped))}"
+            )
+            for key in dropped:
+                del settings[key]
+    settings |= layer
+
+
+def _as_said(settings: Settings) -> Any:
+    return lambda key: f"{key} = {settings[key].value!r} ({settings[key].where})"
+
+
+def _kind(settings: Settings, part: str, default: str | None = None) -> str:
+    kind = settings.get(f"{part}.kind")
+    return str(kind.value) if kind else default or str(fields(part)["kind"].default)
+
+
+def _is_option(key: str, part: str) -> bool:
+    return key.startswith(f"{part}.") and key.removeprefix(f"{part}.") not in fields(part)
+
+
+# Types ----------------------------------------------------------------------------------------------------------------
+
+
+def _typed(settings: Settings, check_parts: bool) -> Config:
+    """Every setting in its place, checked."""
+    config = Config()
+    given: dict[str, dict[str, Setting]] = {part: {} for part in parts()}
+    for table, name, setting in _placed(settings):
+        if name in fields(table):
+            setattr(config.table(table), name, convert(f"{table}.{name}", setting, fields(table)[name].type))
+        else:
+            given[table][name] = setting
+    for part, chosen in given.items():
+        plain = {name: setting.value for name, setting in chosen.items()}
+        config.part(part).options = arguments(part, config.part(part).kind, chosen) if check_parts else plain
+    return config
+
+
+def _placed(settings: Settings) -> Iterator[tuple[str, str, Setting]]:
+    """Table, name and setting of each; keys below a name (a table as a value) are put together again."""
+    together: dict[tuple[str, str], Settings] = {}
+    for key, setting in settings.items():
+        table = _table_of(key)
+        name, _, below = key.removeprefix(f"{table}.").partition(".") if table else ("", "", "")
+        if not name or not (name in fields(table) or table in parts()):
+            raise ConfigError(_unknown(key, setting))
+        together.setdefault((table, name), {})[below] = setting
+    for (table, name), leaves in together.items():
+        first = next(iter(leaves.values()))
+        if list(leaves) == [""]:
+            yield table, name, first
+        else:
+            inner = nest({below: setting.value for below, setting in leaves.items() if below})
+            yield table, name, Setting(inner, first.where)
+
+
+def _table_of(key: str) -> str:
+    """The longest table name that `key` lies in; empty where there is none."""
+    return max((name for name in tables() if key.startswith(f"{name}.")), key=len, default="")
+
+
+def _unknown(key: str, setting: Setting) -> str:
+    if key in tables():
+        example = next(iter(fields(key)))
+        return f"{key} = {setting.value!r}{place(setting)}: {key} is a table of settings, such as {key}.{example}"
+    return f"there is no setting {key}{place(setting)}; {_hint(key)}"
+
+
+def _hint(key: str) -> str:
+    """The nearest setting: of the same table, then of any, then an option of that name in another part."""
+    known = [f"{table}.{name}" for table in tables() for name in fields(table)]
+    if same_table := [other for other in known if _table_of(key) and other.startswith(f"{_table_of(key)}.")]:
+        return nearest(key, same_table)
+    if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+        return f"did you mean {close[0]!r}?"
+    last = key.rpartition(".")[2]
+    same_name = [other for other in [*known, *_default_options()] if other.endswith(f".{last}")]
+    return f"did you mean {' or '.join(map(repr, same_name))}?" if same_name else nearest(key, known)
+
+
+def _default_options() -> Iterator[str]:
+    """Options of the default kinds of all parts; imports those, so only a message asks for this."""
+    for part in parts():
+        yield from (f"{part}.{name}" for name in signature(part, fields(part)["kind"].default))
+
+
+def _check(config: Config) -> None:
+    """Settings that contradict each other."""
+    limits = config.rollout
+    if limits.max_turn_tokens >= limits.max_tokens:
+        raise ConfigError(
+            f"rollout.max_turn_tokens = {limits.max_turn_tokens} leaves no room for a prompt in "
+            f"rollout.max_tokens = {limits.max_tokens}; lower the first or raise the second"
+        )
+
+
+# TOML -----------------------------------------------------------------------------------------------------------------
+
+
+def dump(config: Config, *, explain: bool = False) -> str:
+    """The whole configuration as TOML that `load` reads back to an equal one.
+
+    Args:
+        config: a configuration, loaded with its parts checked where their defaults are to be written too.
+        explain: put each setting's help behind it.
+    """
+    return "\n".join(_dump_table(config, name, explain) for name in tables())
+
+
+def _dump_table(config: Config, name: str, explain: bool) -> str:
+    table, known = config.table(name), fields(name)
+    values = {key: getattr(table, key) for key in known}
+    lines = {key: option.help for key, option in known.items()}
+    if isinstance(table, Part):
+        values |= table.options
+        lines |= {key: option.help for key, option in signature(name, table.kind).items()} if explain else {}
+    body = "".join(_dump_line(key, value, lines.get(key, "") if explain else "") for key, value in values.items())
+    return f"[{name}]\n{body}"
+
+
+def _dump_line(key: str, value: Any, line: str) -> str:
+    # TOML has no null: what is None is left to its default, and shown as a comment.
+    setting = f"# {dump_key(key)} is not set" if value is None else f"{dump_key(key)} = {dump_value(value)}"
+    return f"{setting:<36}  # {line}\n" if line else f"{setting}\n"

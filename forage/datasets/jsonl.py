@@ -43,13 +43,13 @@ class Jsonl:
     ) -> None:
         path, rows = (questions, train_split) if split == "train" else (eval_questions or questions, eval_split)
         self._questions = tuple(read_questions(path, split=rows))
-        self._corpus = corpus
+        self.corpus = Path(corpus)
 
     def questions(self) -> Sequence[Question]:
         return self._questions
 
     def passages(self) -> Iterator[Passage]:
-        return read_passages(self._corpus)
+        return read_passages(self.corpus)
 
 
 def read_questions(path: Path | str, *, split: str = "") -> Iterator[Question]:

@@ -19,18 +19,19 @@ def as_reward(reward: Reward | Function, name: str = "") -> Reward:
     """`reward` with its results checked.
 
     A plain function, sync or async, is called with one trajectory at a time and returns a number (charted under the
-    function's name) or `Scores`; any other object is called with a whole group, as `Reward` says.
+    function's name) or `Scores`; any other object is called with a whole group, as `Reward` says. `name` stands in
+    error messages.
     """
-    name = name or getattr(reward, "__name__", type(reward).__name__)
+    part = getattr(reward, "__name__", type(reward).__name__)
     plain = inspect.isroutine(reward) or isinstance(reward, functools.partial)
-    return _Checked(_EachAlone(reward, name) if plain else reward, name)
+    return _Checked(_EachAlone(reward, part) if plain else reward, name or part)
 
 
 class _EachAlone:
     """A function of one trajectory, over a group."""
 
-    def __init__(self, function: Any, name: str) -> None:
-        self._function, self._name = function, name
+    def __init__(self, function: Any, part: str) -> None:
+        self._function, self._part = function, part
 
     async def __call__(self, group: Sequence[Trajectory]) -> list[Scores]:
         return [await self._score(trajectory) for trajectory in group]
@@ -39,7 +40,7 @@ class _EachAlone:
         value = self._function(trajectory)
         if inspect.isawaitable(value):
             value = await value
-        return value if isinstance(value, Scores) else Scores(float(value), {self._name: float(value)})
+        return value if isinstance(value, Scores) else Scores(float(value), {self._part: float(value)})
 
 
 class _Checked:

@@ -110,16 +110,39 @@ def mark_best(root: Path, step: int, score: float) -> bool:
     return True
 
 
-def best(root: Path) -> Path | None:
+def best_of(root: Path) -> Path | None:
     """The checkpoint with the best score; None if there is none."""
     pointer = _read_best(root)
     folder = None if pointer is None else step_folder(root, pointer["step"])
     return folder if folder is not None and folder.is_dir() else None
 
 
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint's folder is of."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def choose(root: Path, *, step: int | None = None, best: bool = False) -> Path:
+    """The checkpoint of a step, or the best, or else the last.
+
+    Raises:
+        CheckpointError: there is none such, or it is damaged.
+    """
+    if step is None:
+        found = best_of(root) if best else latest(root)
+        if found is None:
+            raise CheckpointError(f"{root} holds no {'best ' if best else ''}checkpoint; has the run saved one yet?")
+        return found
+    folder = step_folder(root, step)
+    if not folder.is_dir():
+        raise CheckpointError(f"{root} holds no checkpoint of step {step}; there are {steps(root) or 'none'}")
+    verify(folder)
+    return folder
+
+
 def prune(root: Path, keep: int) -> list[int]:
     """Delete all but the newest `keep` and the best; 0 keeps all. The steps that went."""
-    best_folder = best(root)
+    best_folder = best_of(root)
     gone = [step for step in steps(root)[: -keep or None] if keep and step_folder(root, step) != best_folder]
     for step in gone:
         doomed = root / f"{PARTIAL}{step_folder(root, step).name}"

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from forage.aggregation import AGGREGATIONS
-from forage.batch import counts, minibatches
-from forage.errors import CheckpointError, ConfigError, TrainingError
+from forage.batch import counts, minibatches, to_device
+from forage.errors import CheckpointError, TrainingError
 from forage.interfaces import PolicyLoss
 from forage.kl import ESTIMATORS
 from forage.learners.optimizer import build_optimizers
@@ -25,7 +25,6 @@ from forage.learners.schedule import Schedule
 from forage.logprobs import head_logprobs
 from forage.models.causal_lm import Policy, load_weights
 from forage.models.packed import attend_packed, check_packable, hidden_states
-from forage.registry import nearest
 from forage.types import Batch, Metrics
 
 T = TypeVar("T")
@@ -38,6 +37,7 @@ class LocalLearner:
 
     The loss of an optimizer step is a sum over acted tokens with the weights of `aggregation`, by default 1 / acted
     tokens of the step; micro-batches only add up. One optimizer step is made for each `minibatch_questions`.
+    Logits are divided by `temperature`, as in sampling; the schedules "linear" and "cosine" reach 0 after `total_steps`.
 
     Args:
         lr: learning rate of AdamW.
@@ -48,7 +48,6 @@ class LocalLearner:
         max_grad_norm: gradients are scaled down to this norm.
         schedule: "constant", "linear" or "cosine"; moves once an update.
         warmup_steps: updates over which the learning rate rises.
-        total_steps: updates at whose end "linear" and "cosine" reach 0.
         micro_tokens: packed tokens that are computed at a time.
         minibatch_questions: questions of one optimizer step; 0 takes the whole batch.
         share_prompts: compute what the samples of a question begin with once.
@@ -56,31 +55,30 @@ class LocalLearner:
         kl_estimator: "k1", "k2", "k3" or "abs".
         entropy_coef: weight of the entropy that is added to what is maximised.
         aggregation: "token_mean", "sequence_mean" or "sequence_sum".
-        temperature: divides the logits, as in sampling.
     """
 
     def __init__(
         self,
         policy: Policy,
         loss: PolicyLoss,
+        temperature: float = 1.0,
+        total_steps: int = 0,
         *,
         lr: float = 1e-6,
-        optimizer: str = "adamw",
+        optimizer: Literal["adamw", "muon"] = "adamw",
         muon_lr: float = 0.02,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.01,
         max_grad_norm: float = 1.0,
-        schedule: str = "constant",
+        schedule: Literal["constant", "linear", "cosine"] = "constant",
         warmup_steps: int = 0,
-        total_steps: int = 0,
         micro_tokens: int = 16384,
         minibatch_questions: int = 0,
         share_prompts: bool = True,
         kl_coef: float = 0.0,
-        kl_estimator: str = "k3",
+        kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k3",
         entropy_coef: float = 0.0,
-        aggregation: str = "token_mean",
-        temperature: float = 1.0,
+        aggregation: Literal["token_mean", "sequence_mean", "sequence_sum"] = "token_mean",
     ) -> None:
         self.policy = policy
         self.loss = loss
@@ -93,8 +91,8 @@ class LocalLearner:
         self.kl_coef = kl_coef
         self.entropy_coef = entropy_coef
         self.temperature = temperature
-        self._kl = _named("kl_estimator", kl_estimator, ESTIMATORS)
-        self._aggregation = _named("aggregation", aggregation, AGGREGATIONS)
+        self._kl = ESTIMATORS[kl_estimator]
+        self._aggregation = AGGREGATIONS[aggregation]
         self._schedule = Schedule(schedule, warmup_steps, total_steps)
         self._optimizers = build_optimizers(
             policy.model, optimizer, lr=lr, muon_lr=muon_lr, betas=betas, weight_decay=weight_decay
@@ -107,7 +105,7 @@ class LocalLearner:
 
     async def score(self, batch: Batch) -> Batch:
         """Fill in `ref_logprobs_BT` if there is a KL term, `old_logprobs_BT` if the engine's are not to be used."""
-        return await self._aside(lambda: self._score(batch))
+        return await self._aside(lambda: self._score(to_device(batch, self.policy.device)))
 
     async def update(self, batch: Batch) -> Metrics:
         """One pass over the batch.
@@ -115,13 +113,14 @@ class LocalLearner:
         Raises:
             TrainingError: no token's loss is finite, or the loss was not finite in three optimizer steps in a row.
         """
-        return await self._aside(lambda: self._update(batch))
+        return await self._aside(lambda: self._update(to_device(batch, self.policy.device)))
 
     async def check_logprobs(self, batch: Batch) -> float:
         """Mean |difference| between the engine's logprobs and the learner's, on a batch that was just sampled.
 
         Above SAME_LOGPROBS, `score` recomputes the ratio's denominator from now on.
         """
+        batch = to_device(batch, self.policy.device)
         logprobs_BT = await self._aside(lambda: self._logprobs(self._compute, batch))
         gaps = (logprobs_BT - batch.sampled_logprobs_BT)[batch.acted_BT].abs()
         gap = float(gaps.mean()) if len(gaps) else 0.0
@@ -284,9 +283,3 @@ def _add(total: Metrics, more: Metrics) -> Metrics:
         )
         total[name] = kept
     return total
-
-
-def _named(option: str, name: str, known: dict[str, T]) -> T:
-    if name not in known:
-        raise ConfigError(f"algorithm.{option} = {name!r} is unknown; {nearest(name, list(known))}")
-    return known[name]

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from forage.errors import ConfigError
-
 
 class Optimizers:
     """One or two torch optimizers that step together; `rates` are their learning rates at factor 1."""
@@ -43,13 +41,7 @@ class Optimizers:
 def build_optimizers(
     model: Any, kind: str, *, lr: float, muon_lr: float, betas: tuple[float, float], weight_decay: float
 ) -> Optimizers:
-    """The optimizers of `kind` over the model's weights. Norms and biases are never decayed.
-
-    Raises:
-        ConfigError: `kind` is neither "adamw" nor "muon".
-    """
-    if kind not in ("adamw", "muon"):
-        raise ConfigError(f"learner.optimizer = {kind!r} is unknown; known: adamw, muon")
+    """The optimizers of `kind` ("adamw" or "muon") over the model's weights. Norms and biases are never decayed."""
     hidden = _hidden_matrices(model) if kind == "muon" else []
     taken = {id(weight) for weight in hidden}
     rest = [weight for weight in model.parameters() if id(weight) not in taken]

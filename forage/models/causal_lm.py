@@ -80,7 +80,8 @@ def load_policy(
     """Load a causal language model and its tokenizer.
 
     Args:
-        path: a local Hugging Face folder, a hub name, a Forage checkpoint, or `forage:tiny` (packaged).
+        path: a local Hugging Face folder, a hub name, a run's folder or one of its checkpoints, or `forage:tiny`
+            (packaged).
         device: where the weights go.
         dtype: what a learner computes in, "float32" or "bfloat16"; weights and optimizer stay float32.
         gradient_checkpointing: keep only the layers' inputs for the backward pass, and compute the rest again.
@@ -124,7 +125,7 @@ def resolve(path: str | Path) -> str:
     name = str(path)
     if name.startswith(PACKAGED):
         name = str(Path(__file__).parents[1] / "assets" / name.removeprefix(PACKAGED))
-    folder = Path(name).expanduser()
+    folder = _newest(Path(name).expanduser())
     if (folder / "model" / "config.json").is_file():
         return str(folder / "model")
     if (folder / "config.json").is_file():
@@ -136,6 +137,12 @@ def resolve(path: str | Path) -> str:
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or os.sep not in name:
         raise CheckpointError(f"{name} does not exist. Name a local folder, or a model of the hub as owner/name")
     return name
+
+
+def _newest(folder: Path) -> Path:
+    """The last checkpoint of a run's folder; any other folder itself."""
+    steps = sorted(folder.glob("checkpoints/step-*"))
+    return steps[-1] if steps else folder
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forage.config import Config
 from forage.errors import ConfigError, DataError
-from forage.interfaces import AdvantageEstimator, Dataset, Engine, Renderer, Reward, Tracker
+from forage.interfaces import AdvantageEstimator, Dataset, Engine, Renderer, Retriever, Reward, Tracker
 from forage.registry import find
 from forage.retrievers.gather import Gather
 from forage.rewards.adapt import as_reward
@@ -103,9 +103,9 @@ def retriever(config: Config, data: Dataset) -> Gather:
     return Gather(index, cache_size=config.search.cache_size, timeout_s=config.search.timeout_s)
 
 
-def engine(config: Config, model: Policy) -> Engine:
-    """What decodes."""
-    built: Engine = part(config, "engine", model.model, model.tokenizer)
+def engine(config: Config, model: Policy, *, lockstep: bool) -> Engine:
+    """What decodes; in lockstep where every search is answered in this process, at once."""
+    built: Engine = part(config, "engine", model.model, model.tokenizer, config.rollout.max_tokens, lockstep)
     return built
 
 
@@ -115,7 +115,7 @@ def limits(config: Config) -> Limits:
     return Limits(chosen.max_searches, chosen.max_turn_tokens, chosen.max_observation_tokens, chosen.max_tokens)
 
 
-def rollout(config: Config, decoder: Engine, writer: Renderer, searcher: Gather, temperature: float) -> Rollout:
+def rollout(config: Config, decoder: Engine, writer: Renderer, searcher: Retriever, temperature: float) -> Rollout:
     """Episodes at a temperature; 0 is greedy."""
     return Rollout(decoder, writer, searcher, config.search.k, limits(config), temperature)
 

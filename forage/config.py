@@ -148,14 +148,6 @@ class Algorithm:
 
     drop_equal_groups: bool = True
     """leave out groups whose rewards are all equal: saves their compute, changes nothing else"""
-    kl_coef: Amount = 0.001
-    """weight of the KL to the model the run started with; 0: none, and no reference model is held"""
-    kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k3"
-    """estimator of that KL from one sample"""
-    entropy_coef: Amount = 0.0
-    """weight of an entropy bonus"""
-    aggregation: Literal["token_mean", "sequence_mean", "sequence_sum"] = "token_mean"
-    """what the loss weighs alike: acted tokens (token_mean), episodes (sequence_mean); sequence_sum: neither"""
     advantage: Advantage = field(default_factory=Advantage)
     loss: Loss = field(default_factory=Loss)
 
@@ -207,17 +199,34 @@ class Tracking:
 
 
 @dataclass(slots=True)
+class Fresh:
+    """A small model that is made anew, in place of model.path."""
+
+    tokenizer: Literal["", "syllables", "trained"] = ""
+    """empty: none, take model.path; syllables: that of the fictional world; trained: a byte-level BPE of the corpus"""
+    vocabulary: Positive = 2048
+    """entries of a trained tokenizer"""
+    hidden: Positive = 128
+    """width"""
+    layers: Positive = 4
+    """depth"""
+    heads: Positive = 4
+    """attention heads; half as many for keys and values"""
+
+
+@dataclass(slots=True)
 class Sft:
     """The warm start; used by `forage sft` only, which learns with [learner]."""
 
     data: str = ""
-    """jsonl of trajectories to learn from; empty: episodes of the fictional world, as `mixture` says"""
+    """jsonl of trajectories to learn from; empty: scripted episodes, as `phases` says"""
     steps: Count = 1000
     """optimizer steps"""
-    batch_tokens: Positive = 16_384
-    """tokens of the episodes of one step"""
-    mixture: dict[str, Amount] = field(default_factory=dict)
-    """weights of the kinds of episodes"""
+    episodes: Positive = 32
+    """episodes a step"""
+    phases: list[dict[str, Amount]] = field(default_factory=list)
+    """what scripted episodes show, one phase after another: `share` of the steps, and a weight for each behaviour"""
+    fresh: Fresh = field(default_factory=Fresh)
 
 
 @dataclass(slots=True)

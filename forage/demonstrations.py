@@ -7,6 +7,7 @@ ordinary episode loop it gives an ordinary trajectory, acted tokens tagged. On t
     hasty        looks up the entity of the question and answers with any name it reads there
     aimless      looks names up as they come, then answers with one of them
     wavering     starts as purposeful does, and gives in to haste or aimlessness on the way
+    recital      says names of its question again (no question, no search: practice in copying)
 
 On any other data set, where no path is known, `aimless` and `hasty` search for capitalised words.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -104,6 +106,15 @@ def wavering(path: Path, rng: np.random.Generator) -> Script:
     return lambda trajectory: (before if len(trajectory.turns) < strays else after)(trajectory)
 
 
+def recital(question: Question, others: Sequence[Question], rng: np.random.Generator) -> tuple[Question, Script]:
+    """No search at all: names of other questions to say again, some or all of them, which teaches copying."""
+    names = [names_in(other.text)[-1] for other in others]
+    order = rng.permutation(len(names))[: 3 + int(rng.integers(len(names) - 2))]
+    said = [names[i] for i in order] if rng.random() < 0.5 else names
+    script = _think_answer(f"{', '.join(said)}.", names[rng.integers(len(names))])
+    return replace(question, text=", ".join(names)), lambda trajectory: script
+
+
 def behaviour(name: str, path: Path | None, rng: np.random.Generator) -> Script:
     """The script called `name`.
 
@@ -116,7 +127,7 @@ def behaviour(name: str, path: Path | None, rng: np.random.Generator) -> Script:
     if name == "aimless":
         return aimless(rng, start, 1 + int(rng.integers(3)))
     if name not in ("purposeful", "wavering"):
-        raise ConfigError(f"behaviour {name!r} is unknown; known: purposeful, wavering, hasty, aimless")
+        raise ConfigError(f"behaviour {name!r} is unknown; known: purposeful, wavering, hasty, aimless, recital")
     if path is None:
         raise ConfigError(f"behaviour {name!r} needs the path of a question, which only data.kind = 'fictional' knows")
     return purposeful(path) if name == "purposeful" else wavering(path, rng)

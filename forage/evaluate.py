@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from forage import build, checkpoint
 from forage.concurrency import together
+from forage.config import Config
+from forage.configure import load
 from forage.errors import DataError, RetrieverError
+from forage.interfaces import Engine, Renderer
 from forage.metrics import mean
 from forage.records import Record, to_record, write_records
+from forage.retrievers.gather import Gather
 from forage.rollout import Rollout
 from forage.text import contains_answer, exact_match, token_f1
 from forage.types import Question, StopReason, Trajectory
+
+if TYPE_CHECKING:
+    from forage.models.causal_lm import Policy
 
 PREDICTIONS, SUMMARY, PARTIAL = "predictions.jsonl.zst", "summary.json", "partial.jsonl"
 Summary = dict[str, Any]
@@ -135,3 +146,76 @@ def _read_partial(path: Path, questions: Sequence[Question]) -> dict[int, Record
             "".join(json.dumps({"i": i, **record}, ensure_ascii=False) + "\n" for i, record in done.items())
         )
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A checkpoint of a run, ready to answer."""
+
+    config: Config
+    policy: Policy
+    renderer: Renderer
+    engine: Engine
+    questions: Sequence[Question]
+    retriever: Gather
+    step: int
+
+
+def trained_agent(run: Path, overrides: Sequence[str] = (), *, step: int | None = None, best: bool = False) -> Agent:
+    """A run's checkpoint (the last; or of a step, or the best) with the run's own settings and `overrides`.
+
+    Raises:
+        CheckpointError: the run has no such checkpoint.
+        ConfigError: an override is wrong.
+    """
+    config = load(run, _held_out(overrides))
+    build.use_threads(config)
+    at = checkpoint.choose(run / "checkpoints", step=step, best=best)
+    model = build.policy(config, weights=at)
+    place = build.evaluation_place(config)
+    engine = build.engine(config, model, lockstep=place.retriever.in_process)
+    return Agent(
+        config,
+        model,
+        build.renderer(config, model.tokenizer),
+        engine,
+        place.questions,
+        place.retriever,
+        checkpoint.step_of(at),
+    )
+
+
+def _held_out(overrides: Sequence[str]) -> list[str]:
+    """Questions named for an evaluation are what is evaluated on, whatever the run holds out itself."""
+    named = any(word.startswith("data.questions=") for word in overrides)
+    chosen = any(word.startswith("data.eval_questions=") for word in overrides)
+    more = [f"data.eval_questions={w.partition('=')[2]}" for w in overrides if w.startswith("data.questions=")]
+    return [*overrides, *(more if named and not chosen else [])]
+
+
+def evaluate_run(
+    run: Path,
+    overrides: Sequence[str] = (),
+    *,
+    step: int | None = None,
+    best: bool = False,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Evaluate a run's checkpoint on its held-out questions, or on what the overrides name.
+
+    Predictions go to `out`, or to a folder below the run's `eval/` that is named after step and overrides.
+
+    Returns:
+        The summary of `evaluate`, with `step` and `dir`, where the predictions are.
+    """
+    agent = trained_agent(run, overrides, step=step, best=best)
+    rollout = build.rollout(agent.config, agent.engine, agent.renderer, agent.retriever, 0.0)
+    folder = out or run / "eval" / _name(agent.step, overrides)
+    summary = asyncio.run(evaluate(agent.questions, rollout, folder, progress))
+    return summary | {"step": agent.step, "dir": str(folder)}
+
+
+def _name(step: int, overrides: Sequence[str]) -> str:
+    mark = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
+    return f"step-{step:06d}" + (f"-{mark}" if overrides else "")

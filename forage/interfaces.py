@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 class Dataset(Protocol):
     """Questions, and the passages that answer them."""
 
+    @property
+    def corpus(self) -> str:
+        """Names the corpus; two data sets of one corpus share an index."""
+        ...
+
     def questions(self) -> Sequence[Question]: ...
 
     def passages(self) -> Iterable[Passage]: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 from forage import build, checkpoint
 from forage.batch import collate
 from forage.config import Config
-from forage.evaluate import Summary, evaluate
+from forage.evaluate import SUMMARY, Summary, evaluate
 from forage.interfaces import AdvantageEstimator, Engine, Learner, WeightSync
 from forage.interrupt import Interrupt
 from forage.metrics import Clock, engine_metrics, flatten, harvest_metrics, rates, search_metrics
 from forage.records import to_record, write_records
+from forage.resume import cut_back
 from forage.retrievers.gather import Gather
 from forage.rollout import Rollout
 from forage.runfolder import RunFolder
@@ -104,13 +106,11 @@ async def evaluate_now(run: Run) -> Summary:
 def save(run: Run, evaluated: Summary | None) -> None:
     """Write a checkpoint of the step just done."""
     with run.clock("save"):
-        checkpoint.save(
-            run.folder / "checkpoints",
-            run.step,
-            run.learner.save,
-            keep=run.config.train.keep,
-            score=evaluated["em"] if evaluated else None,
-        )
+        root = run.folder / "checkpoints"
+        checkpoint.save(root, run.step, run.learner.save)
+        if evaluated:
+            checkpoint.mark_best(root, run.step, evaluated["em"])
+        checkpoint.prune(root, run.config.train.keep)
 
 
 def keep_trajectories(run: Run, harvest: Harvest, batch: Batch) -> None:
@@ -148,7 +148,7 @@ def train_from_config(config: Config, *, resume: bool = False) -> dict[str, Any]
         resume: go on from the folder's last checkpoint.
 
     Returns:
-        The last evaluation's summary (empty without evaluations) with `step` and `dir`.
+        `dir`, `step`, and `eval`, the summary of the last step's evaluation (empty without one).
 
     Raises:
         KeyboardInterrupt: the user asked to stop; a checkpoint of the last whole step is saved.
@@ -161,23 +161,29 @@ def train_from_config(config: Config, *, resume: bool = False) -> dict[str, Any]
             run.tracker.close()
         if interrupt.asked:
             raise KeyboardInterrupt
-    return {"dir": config.run.dir, "step": run.step} | last_summary(folder.path, run.step)
+    return {"dir": config.run.dir, "step": run.step, "eval": read_summary(folder.path, run.step)}
+
+
+def read_summary(folder: Path, step: int) -> Summary:
+    """The evaluation of a step, as it was written; empty where there is none."""
+    path = folder / "eval" / f"step-{step:06d}" / SUMMARY
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool) -> Run:
     """Build every part of a run; a resumed one is cut back to its last checkpoint first."""
     build.use_threads(config)
     at = checkpoint.latest(folder / "checkpoints") if resume else None
-    step = at.step if at else 0
+    step = checkpoint.step_of(at) if at else 0
     if resume:
         cut_back(folder, step)
     model = build.policy(config)
     here, held_out = build.places(config)
     writer = build.renderer(config, model.tokenizer)
-    decoder = build.engine(config, model)
+    decoder = build.engine(config, model, lockstep=here.retriever.in_process)
     learner = build.learner(config, model, updates=config.train.steps)
     if at:
-        learner.load(at.path)
+        learner.load(at)
     source = FreshSource(
         here.questions,
         build.rollout(config, decoder, writer, here.retriever, config.rollout.temperature),

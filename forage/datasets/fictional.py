@@ -314,6 +314,14 @@ class Fictional:
         """The world itself, for whoever needs its paths (demonstrations do)."""
         return World(self._seed, self._split, self._entities)
 
+    @property
+    def corpus(self) -> str:
+        return f"fictional {self._split} world {self._seed} of {self._entities}"
+
+    def pair(self, i: int) -> tuple[Question, Path]:
+        """Question `i` with its path."""
+        return self.world.question(i, self._hops[i % len(self._hops)])
+
     def questions(self) -> Sequence[Question]:
         return _Questions(self.world, self._questions, self._hops)
 

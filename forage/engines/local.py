@@ -72,12 +72,12 @@ class LocalEngine:
         self,
         model: Any,
         tokenizer: Tokenizer,
+        max_tokens: int = 4096,
+        lockstep: bool = False,
         *,
         slots: int = 64,
-        max_tokens: int = 4096,
         dtype: Literal["float32", "bfloat16"] = "float32",
         prefill_tokens: int = 2048,
-        lockstep: bool = False,
     ) -> None:
         for name, value in (("slots", slots), ("max_tokens", max_tokens), ("prefill_tokens", prefill_tokens)):
             if value < 1:

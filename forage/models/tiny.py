@@ -131,7 +131,7 @@ def small_model(
     return model
 
 
-def _look_back(attention: torch.nn.Module, head: int, distance: int) -> None:
+def _look_back(attention: Any, head: int, distance: int) -> None:
     """Bias key-value head `head` and the first query head of its group to attend `distance` tokens back."""
     import torch
 

@@ -36,6 +36,7 @@ class Gather:
         self, index: Index | Retriever | Lookup, *, cache_size: int = 100_000, timeout_s: float = 60.0
     ) -> None:
         self._lookup = as_lookup(index)
+        self.in_process = hasattr(index, "lookup")  # answers at once, within the same round of the event loop
         self._cache: OrderedDict[_Key, list[Passage]] = OrderedDict()
         self._cache_size = cache_size
         self._timeout_s = timeout_s

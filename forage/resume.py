@@ -1,0 +1,16 @@
+"""Cutting a run's folder back to the checkpoint that it goes on from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from forage.trackers.jsonl import cut
+
+
+def cut_back(folder: Path, step: int) -> None:
+    """Drop what was written after `step`: it will be written again, the same."""
+    cut(folder / "metrics.jsonl", step)
+    for entry in [*folder.glob("trajectories/step-*"), *folder.glob("eval/step-*")]:
+        if int(entry.name.removeprefix("step-")[:6]) > step:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

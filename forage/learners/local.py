@@ -37,7 +37,7 @@ class LocalLearner:
 
     The loss of an optimizer step is a sum over acted tokens with the weights of `aggregation`, by default 1 / acted
     tokens of the step; micro-batches only add up. One optimizer step is made for each `minibatch_questions`.
-    Logits are divided by `temperature`, as in sampling; the schedules "linear" and "cosine" reach 0 after `total_steps`.
+    Logits are divided by `temperature`, as in sampling; "linear" and "cosine" schedules reach 0 after `total_steps`.
 
     Args:
         lr: learning rate of AdamW.

@@ -144,7 +144,7 @@ def attend_packed(model: Any) -> Iterator[None]:
 
 
 def attention(
-    module: Any,  # noqa: ARG001
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -168,10 +168,13 @@ def attention(
 
     Returns:
         [1, N, heads, head_dim], and no weights.
+
+    Raises:
+        ConfigError: the layer does something to the scores that is not done here.
     """
     refused = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
     if refused:
-        raise NotImplementedError(f"attention with {', '.join(refused)} can't be packed")
+        raise ConfigError(f"{type(module).__name__} can't be packed: its attention uses {', '.join(refused)}")
     queries, keys, values = (_unpack(states, forage_layout) for states in (query, key, value))
     outputs = [
         _attend(q, k, v, scaling, sliding_window).flatten(0, 1) for q, k, v in zip(queries, keys, values, strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -19,7 +20,7 @@ from typing import Any, get_type_hints
 
 from forage.config import Config, Part, field_help
 from forage.errors import ConfigError
-from forage.options import Option, Setting, arguments, convert, place, signature
+from forage.options import Option, Setting, arguments, convert, place, signature, takes_strings
 from forage.registry import nearest
 from forage.toml import dump_key, dump_value, flatten, literal, nest
 
@@ -58,7 +59,7 @@ def options(part: str, table: Part) -> dict[str, Any]:
     Raises:
         ConfigError: an option is unknown, of the wrong type, or missing.
     """
-    return arguments(part, table.kind, table.options)
+    return arguments(part, table.kind, table.options, fields(part))
 
 
 def recipes() -> dict[str, str]:
@@ -157,12 +158,9 @@ def _spelled_out(layer: Settings) -> Settings:
 
 def _lay_over(settings: Settings, layer: Settings, notes: list[str]) -> None:
     """Lay `layer` over `settings`, discarding the options of every kind that it changes."""
-    own_files = [key for key in ("data.questions", "data.corpus") if key in layer]
-    if own_files and "data.kind" not in layer:
-        kind = _kind(settings, "data")
-        if not {key.removeprefix("data.") for key in own_files} <= signature("data", kind).keys():
-            layer = {**layer, "data.kind": Setting("jsonl", layer[own_files[0]].where)}
-            notes.append(f"data.kind is jsonl, because {own_files[0]} is set")
+    if own_file := _own_file(settings, layer):
+        layer = {**layer, "data.kind": Setting("jsonl", layer[own_file].where)}
+        notes.append(f"data.kind is jsonl, because {own_file} is set")
     for part in parts():
         old, new = _kind(settings, part), _kind(layer, part, _kind(settings, part))
         if old != new and (dropped := [key for key in settings if _is_option(key, part)]):
@@ -172,6 +170,16 @@ def _lay_over(settings: Settings, layer: Settings, notes: list[str]) -> None:
             for key in dropped:
                 del settings[key]
     settings |= layer
+
+
+def _own_file(settings: Settings, layer: Settings) -> str | None:
+    """The key that names the user's own questions or corpus, where the kind of data set so far takes no files."""
+    keys = [key for key in ("data.questions", "data.corpus") if key in layer and isinstance(layer[key].value, str)]
+    if not keys or "data.kind" in layer:
+        return None
+    known = signature("data", _kind(settings, "data"))
+    names = {key: known.get(key.removeprefix("data.")) for key in keys}
+    return next((key for key, option in names.items() if not option or not takes_strings(option.type)), None)
 
 
 def _as_said(settings: Settings) -> Any:
@@ -201,7 +209,8 @@ def _typed(settings: Settings, check_parts: bool) -> Config:
             given[table][name] = setting
     for part, chosen in given.items():
         plain = {name: setting.value for name, setting in chosen.items()}
-        config.part(part).options = arguments(part, config.part(part).kind, chosen) if check_parts else plain
+        kind = config.part(part).kind
+        config.part(part).options = arguments(part, kind, chosen, fields(part)) if check_parts else plain
     return config
 
 
@@ -290,4 +299,8 @@ def _dump_table(config: Config, name: str, explain: bool) -> str:
 def _dump_line(key: str, value: Any, line: str) -> str:
     # TOML has no null: what is None is left to its default, and shown as a comment.
     setting = f"# {dump_key(key)} is not set" if value is None else f"{dump_key(key)} = {dump_value(value)}"
-    return f"{setting:<36}  # {line}\n" if line else f"{setting}\n"
+    if not line:
+        return f"{setting}\n"
+    beside = f"{setting:<36}  # {line}"
+    above = textwrap.fill(line, 118, initial_indent="# ", subsequent_indent="# ")
+    return f"{beside}\n" if len(beside) <= 120 else f"{above}\n{setting}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
@@ -67,13 +67,14 @@ def _argument_help(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def arguments(part: str, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(part: str, kind: str, given: Mapping[str, Any], shared: Iterable[str] = ()) -> dict[str, Any]:
     """The keyword arguments of a part's constructor: what is given, typed and checked, over the defaults.
 
     Args:
         part: name of the part, such as `search` or `algorithm.loss`.
         kind: a registered name, or `package.module:Class`.
         given: values by option name, or `Setting`s of them.
+        shared: what every kind of the part has besides; named where an option is unknown.
 
     Raises:
         ConfigError: an option is unknown, of the wrong type, or missing.
@@ -83,7 +84,7 @@ def arguments(part: str, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         setting = value if isinstance(value, Setting) else Setting(value, "")
         if name not in known:
-            raise ConfigError(_unknown_option(part, kind, name, setting, known))
+            raise ConfigError(_unknown_option(part, kind, name, setting, [*known, *shared]))
         chosen[name] = convert(f"{part}.{name}", setting, known[name].type)
     for name, option in known.items():
         if option.default is REQUIRED and name not in chosen:
@@ -91,11 +92,9 @@ def arguments(part: str, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: chosen.get(name, option.default) for name, option in known.items()}
 
 
-def _unknown_option(part: str, kind: str, name: str, setting: Setting, known: Mapping[str, Option]) -> str:
-    head = f"{part}.{name}{place(setting)} is unknown: {part}.kind = {kind!r}"
-    if not known:
-        return f"{head} has no options"
-    return f"{head} has no such option; {nearest(f'{part}.{name}', [f'{part}.{other}' for other in known])}"
+def _unknown_option(part: str, kind: str, name: str, setting: Setting, known: Sequence[str]) -> str:
+    hint = nearest(f"{part}.{name}", [f"{part}.{other}" for other in known])
+    return f"{part}.{name}{place(setting)} is unknown: {part}.kind = {kind!r} has no such option; {hint}"
 
 
 def place(setting: Setting) -> str:
@@ -115,7 +114,7 @@ def convert(key: str, setting: Setting, kind: Any) -> Any:
     try:
         value = msgspec.convert(setting.value, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        if setting.text is not None and not isinstance(setting.value, str) and _takes_strings(kind):
+        if setting.text is not None and not isinstance(setting.value, str) and takes_strings(kind):
             return convert(key, Setting(setting.text, setting.where), kind)
         raise ConfigError(_mismatch(key, setting, kind, str(error))) from None
     if isinstance(value, float) and math.isnan(value):
@@ -129,15 +128,16 @@ def _decode(kind: type, value: Any) -> Any:
     raise NotImplementedError(f"options of type {kind} can't stand in TOML")
 
 
-def _takes_strings(kind: Any) -> bool:
+def takes_strings(kind: Any) -> bool:
+    """Whether a string or a path is a value of the type."""
     if get_origin(kind) in (Union, UnionType):
-        return any(map(_takes_strings, get_args(kind)))
+        return any(map(takes_strings, get_args(kind)))
     return kind in (str, Path)
 
 
 def _mismatch(key: str, setting: Setting, kind: Any, detail: str) -> str:
     expected = describe(kind)
-    got = repr(setting.value) if setting.text is None else repr(setting.text)
+    got = repr(setting.value)
     if isinstance(setting.value, str) and (words := _words(kind)):
         return f"{key} = {got}{place(setting)}: expected {expected}; {nearest(setting.value, words)}"
     inside = f" (at {detail.partition('`$')[2].rstrip('`')})" if "`$" in detail else ""

@@ -113,7 +113,7 @@ def wilson(successes: float, n: int, z: float = 1.96) -> list[float]:
     p, spread = successes / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return [max(0.0, centre - half), min(1.0, centre + half)]
+    return [max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))]
 
 
 def normal_interval(values: Sequence[float], z: float = 1.96) -> list[float]:

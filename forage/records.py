@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -107,13 +106,24 @@ def read_records(path: Path) -> Iterator[Record]:
     """
     try:
         with path.open("rb") as raw:
-            stream = zstandard.ZstdDecompressor().stream_reader(raw) if path.suffix == ".zst" else raw
-            for number, line in enumerate(io.TextIOWrapper(stream, "utf-8"), start=1):
+            lines = _decompressed(raw, path) if path.suffix == ".zst" else raw
+            for number, line in enumerate(lines, start=1):
                 try:
                     yield json.loads(line)
-                except json.JSONDecodeError as error:
+                except ValueError as error:
                     raise DataError(f"{path}:{number} is not a line of JSON ({error})") from error
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
+
+
+def _decompressed(raw: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Lines of a zstd frame, checked to be whole."""
+    frame, rest = zstandard.ZstdDecompressor().decompressobj(), b""
+    try:
+        while chunk := raw.read(1 << 16):
+            *lines, rest = (rest + frame.decompress(chunk)).split(b"\n")
+            yield from lines
     except zstandard.ZstdError as error:
-        raise DataError(f"{path} is truncated or damaged ({error})") from error
+        raise DataError(f"{path} is damaged ({error})") from error
+    if not frame.eof:
+        raise DataError(f"{path} is truncated; write it again")

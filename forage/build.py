@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from forage.datasets.fictional import Split
     from forage.models.causal_lm import Policy
 
-COLUMNS = frozenset({"old_logprobs", "ref_logprobs"})
+COLUMNS = frozenset({"advantages_BT", "old_logprobs_BT", "ref_logprobs_BT"})
 """Optional batch columns that a run without a critic can fill in."""
 
 

@@ -36,6 +36,8 @@ def micro_batches(batch: Batch, budget: int, *, share_prompts: bool = True) -> I
     With `share_prompts`, tokens that all rows of a group begin with before the first acted one are computed once.
     Rows without an acted token teach nothing, and are left out.
     """
+    if not len(batch.lengths_B):
+        return
     cpu = _Rows.of(batch)
     for rows in _fill(cpu, budget, share_prompts):
         yield _pack(select(batch, torch.tensor(rows, device=batch.tokens_BT.device)), cpu, rows, share_prompts)

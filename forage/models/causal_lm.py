@@ -195,7 +195,9 @@ def _weight_files(folder: Path) -> Sequence[Path]:
 def _load_model(source: str) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True

@@ -51,7 +51,7 @@ class Attending:
     """Blocks of like size, padded to one: which packed tokens ask, which slots answer, and what they may not see."""
 
     packed_BQ: Tensor
-    slots_B: Tensor
+    slots_B: list[int]
     hidden_BQL: Tensor
 
 
@@ -88,11 +88,11 @@ class Decoder:
         R = len(tokens_R)
         x = embedding(tokens_R, self.weights.embedding)
         rotation = self._rotations[positions_R, None]
-        index = self.kv.index(self._numbers[:R], positions_R)
+        slots = self._numbers[:R]
         hidden = self._hidden(positions_R[:, None], length)
         for i, layer in enumerate(self.weights.layers):
-            q, kv = self._project(layer, x, rotation)
-            self.kv.write(i, index, kv)
+            q, k, v = self._project(layer, x, rotation)
+            self.kv.write(i, slots, positions_R, k, v)
             attended = self._attend(q[:, None], *self.kv.first(i, R, length), hidden)
             x = self._finish(layer, x, attended)
         return linear(self._norm(x, self.weights.norm), self.weights.head).float()
@@ -102,15 +102,14 @@ class Decoder:
         """Store the KV of new tokens, packed one piece after another."""
         tokens, slots, positions = self._pack(pieces)
         plan = [self._padded(blocks, positions) for blocks in self._alike(pieces)]
-        index = self.kv.index(slots, positions)
         rotation = self._rotations[positions, None]
         x = embedding(tokens, self.weights.embedding)
         for i, layer in enumerate(self.weights.layers[:-1]):
-            q, kv = self._project(layer, x, rotation)
-            self.kv.write(i, index, kv)
+            q, k, v = self._project(layer, x, rotation)
+            self.kv.write(i, slots, positions, k, v)
             x = self._finish(layer, x, self._attend_packed(i, q, plan))
-        _, kv = self._project(self.weights.layers[-1], x, rotation, skip=self.shape.heads)  # no one reads the rest
-        self.kv.write(self.shape.layers - 1, index, kv)
+        _, k, v = self._project(self.weights.layers[-1], x, rotation, skip=self.shape.heads)  # no one reads the rest
+        self.kv.write(self.shape.layers - 1, slots, positions, k, v)
 
     def _pack(self, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, slots and positions [N] of all pieces."""
@@ -133,30 +132,29 @@ class Decoder:
 
     def _padded(self, blocks: Sequence[Block], positions_N: Tensor) -> Attending:
         """Short blocks repeat their last query, which changes nothing."""
-        columns = torch.tensor([[b.slot, b.offset, b.count] for b in blocks], device=self.device)
-        slots, offsets, counts = columns.unbind(1)
+        offsets, counts = torch.tensor([[b.offset, b.count] for b in blocks], device=self.device).unbind(1)
         steps_BQ = torch.minimum(self._numbers[: max(b.count for b in blocks)], counts[:, None] - 1)
         packed_BQ = offsets[:, None] + steps_BQ
-        return Attending(packed_BQ, slots, self._hidden(positions_N[packed_BQ], max(b.length for b in blocks)))
+        length = max(b.length for b in blocks)
+        return Attending(packed_BQ, [b.slot for b in blocks], self._hidden(positions_N[packed_BQ], length))
 
     def _hidden(self, positions_BQ: Tensor, length: int) -> Tensor:
         """[B, Q, L], to be added to scores: -inf where a key stands behind its query, else 0."""
         later = self._numbers[:length] > positions_BQ[..., None]
-        return torch.zeros(later.shape, dtype=self.kv.tensor.dtype, device=self.device).masked_fill_(later, -torch.inf)
+        return torch.zeros(later.shape, dtype=self.kv.dtype, device=self.device).masked_fill_(later, -torch.inf)
 
-    def _project(self, layer: Layer, x: Tensor, rotation_N: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
-        """Queries [N, heads, D] and keys and values [N, 2, H, D]; the first `skip` heads of queries are left out."""
+    def _project(self, layer: Layer, x: Tensor, rotation_N: Tensor, skip: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [N, heads, D], keys and values [N, H, D]; the first `skip` heads of queries are left out."""
         s = self.shape
         rows = slice(skip * s.head_dim, None)
         bias = None if layer.qkv_bias is None else layer.qkv_bias[rows]
         heads = linear(self._norm(x, layer.norm), layer.qkv[rows], bias).view(len(x), -1, s.head_dim)
-        queries = s.heads - skip
-        q, k = heads[:, :queries], heads[:, queries : queries + s.kv_heads]
+        q, k, v = torch.split(heads, [s.heads - skip, s.kv_heads, s.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q.copy_(rms_norm(q, (s.head_dim,), layer.q_norm, s.eps))
             k.copy_(rms_norm(k, (s.head_dim,), layer.k_norm, s.eps))
-        rotate_(heads[:, : queries + s.kv_heads], rotation_N)
-        return q, heads[:, queries:].view(len(x), 2, s.kv_heads, s.head_dim)
+        rotate_(heads[:, : -s.kv_heads], rotation_N)
+        return q, k, v
 
     def _attend_packed(self, layer: int, q: Tensor, plan: Sequence[Attending]) -> Tensor:
         """Attention of packed queries [N, heads, D], all at once for blocks that are alike; [N, heads * D]."""
@@ -167,7 +165,7 @@ class Decoder:
         return attended
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, hidden_BQL: Tensor) -> Tensor:
-        """Attention of queries [B, Q, heads, D] over keys and values [B * H, D, L]; [B * Q, heads * D].
+        """Attention of queries [B, Q, heads, D] over keys [B * H, D, L] and values [B * H, L, D]; [B * Q, heads * D].
 
         Products of whole groups of heads, because a CPU's `scaled_dot_product_attention` is slow at few queries.
         """
@@ -176,7 +174,7 @@ class Decoder:
         q = (q * self._scale).to(keys.dtype).view(B, Q, H, -1, D).permute(0, 2, 3, 1, 4).reshape(B * H, -1, D)
         scores = torch.bmm(q, keys)
         scores.view(B, -1, Q, L).add_(hidden_BQL[:, None])
-        attended = torch.bmm(torch.softmax(scores, dim=-1), values.transpose(1, 2))
+        attended = torch.bmm(torch.softmax(scores, dim=-1), values)
         attended = attended.view(B, H, -1, Q, D).permute(0, 3, 1, 2, 4).reshape(B * Q, -1)
         return attended.to(self.weights.embedding.dtype)
 

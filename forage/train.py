@@ -114,13 +114,13 @@ def save(run: Run, evaluated: Summary | None) -> None:
 
 
 def keep_trajectories(run: Run, harvest: Harvest, batch: Batch) -> None:
-    """Write the step's episodes, where they are due, with the advantage each was given (0 where left out)."""
+    """Write the step's episodes, where they are due, with the mean advantage of each (0 where left out)."""
     every = run.config.train.save_trajectories_every
     if not every or (run.step % every and run.step != 1):
         return
     assert batch.advantages_BT is not None
-    last_B = batch.acted_BT.long().cumsum(1).argmax(1)
-    given = iter(batch.advantages_BT.gather(1, last_B[:, None])[:, 0].tolist())
+    acted_B = batch.acted_BT.sum(1).clamp(min=1)
+    given = iter(((batch.advantages_BT * batch.acted_BT).sum(1) / acted_B).tolist())
     drop = run.config.algorithm.drop_equal_groups
     write_records(
         run.folder / "trajectories" / f"step-{run.step:06d}.jsonl.zst",

@@ -43,6 +43,7 @@ class Gather:
         self._waiting: dict[_Key, list[asyncio.Future[Outcome | ConfigError]]] = {}
         self._fresh: list[_Key] = []  # of those that are waited for, the ones not sent yet
         self._round: asyncio.Task[None] | None = None  # sends them
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stats: dict[str, float] = defaultdict(float)
 
     async def search(self, queries: Sequence[str], k: int) -> list[Outcome]:
@@ -73,7 +74,7 @@ class Gather:
 
     def _ask(self, key: _Key) -> asyncio.Future[Outcome | ConfigError]:
         """The future outcome of one query. Everyone who asks has their own, so that one can be cancelled alone."""
-        loop = asyncio.get_running_loop()
+        loop = self._current_loop()
         answer: asyncio.Future[Outcome | ConfigError] = loop.create_future()
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -87,6 +88,15 @@ class Gather:
             if len(self._fresh) == 1:  # a task starts in the next round, when all of this one have asked
                 self._round = loop.create_task(self._send())
         return answer
+
+    def _current_loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop. What an earlier one left unanswered (Ctrl-C) nobody waits for any more."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            self._waiting.clear()
+            self._fresh.clear()
+        return loop
 
     async def _send(self) -> None:
         fresh, self._fresh = self._fresh, []

@@ -30,11 +30,12 @@ Settings = dict[str, Setting]
 COMMAND_LINE = "on the command line"
 
 
-def load(name_or_path: str | Path, overrides: Iterable[str] = (), *, check_parts: bool = True) -> Config:
+def load(name_or_path: str | Path | None, overrides: Iterable[str] = (), *, check_parts: bool = True) -> Config:
     """The configuration of a recipe, a TOML file or a run's folder, with `key=value` overrides over it.
 
     Args:
-        name_or_path: name of a recipe, path of a .toml file, or a run's folder (its config.toml is read).
+        name_or_path: name of a recipe, path of a .toml file, or a run's folder (its config.toml is read); None: the
+            defaults.
         overrides: `key=value` words; values are TOML (`3`, `true`, `[0.9, 0.95]`), other words are strings.
         check_parts: import the chosen parts and check their options, filling in every default. Off, options are
             kept as they were written.
@@ -44,10 +45,11 @@ def load(name_or_path: str | Path, overrides: Iterable[str] = (), *, check_parts
     """
     notes: list[str] = []
     settings: Settings = {}
-    for layer in (*_file_layers(str(name_or_path)), _command_line(overrides)):
+    below = [] if name_or_path is None else _file_layers(str(name_or_path))
+    for layer in (*below, _command_line(overrides)):
         _lay_over(settings, layer, notes)
     config = _typed(settings, check_parts)
-    config.run.dir = config.run.dir or str(Path("runs") / Path(name_or_path).stem)
+    config.run.dir = config.run.dir or str(Path("runs") / Path(name_or_path or "run").stem)
     config.notes = notes
     _check(config)
     return config

@@ -22,8 +22,8 @@ def as_reward(reward: Reward | Function, name: str = "") -> Reward:
     function's name) or `Scores`; any other object is called with a whole group, as `Reward` says. `name` stands in
     error messages.
     """
-    part = getattr(reward, "__name__", type(reward).__name__)
     plain = inspect.isroutine(reward) or isinstance(reward, functools.partial)
+    part = getattr(getattr(reward, "func", reward), "__name__", type(reward).__name__)
     return _Checked(_EachAlone(reward, part) if plain else reward, name or part)
 
 

@@ -29,6 +29,7 @@ from forage.types import Batch, Metrics
 
 T = TypeVar("T")
 SAME_LOGPROBS = 1e-3  # mean |difference| up to which engine and learner count as one
+STATE = ("step", "recompute_old", "bad_steps")
 PATIENCE = 3  # optimizer steps in a row whose loss is not finite
 
 
@@ -137,8 +138,8 @@ class LocalLearner:
         (folder / "model").mkdir()
         self.policy.write(folder / "model")
         torch.save(self._optimizers.state_dict(), folder / "optimizer.pt")
-        state = {"step": self.step, "recompute_old": self.recompute_old, "bad_steps": self._bad_steps}
-        (folder / "learner.json").write_text(json.dumps(state))
+        state = (self.step, self.recompute_old, self._bad_steps)
+        (folder / "learner.json").write_text(json.dumps(dict(zip(STATE, state, strict=True))))
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote, to the bit.
@@ -152,9 +153,9 @@ class LocalLearner:
                 torch.load(folder / "optimizer.pt", map_location=self.policy.device, weights_only=True)
             )
             state = json.loads((folder / "learner.json").read_text())
+            self.step, self.recompute_old, self._bad_steps = (state[name] for name in STATE)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder}: the optimizer's state can't be used here ({error})") from error
-        self.step, self.recompute_old, self._bad_steps = state["step"], state["recompute_old"], state["bad_steps"]
         refresh(self._compute, self.policy.model)
 
     async def _aside(self, work: Callable[[], T]) -> T:
@@ -179,8 +180,8 @@ class LocalLearner:
         """[B,T], 0 where observed."""
         with attend_packed(model):
             pieces = [self._forward(model, micro)[0] for micro in self._micro_batches(batch)]
-        logprobs_BT = torch.zeros_like(batch.sampled_logprobs_BT)
-        return logprobs_BT.masked_scatter(batch.acted_BT, torch.cat(pieces)) if pieces else logprobs_BT
+        logprobs_M = torch.cat([batch.sampled_logprobs_BT.new_zeros(0), *pieces])
+        return logprobs_M.new_zeros(batch.acted_BT.shape).masked_scatter(batch.acted_BT, logprobs_M)
 
     def _micro_batches(self, batch: Batch) -> Iterable[MicroBatch]:
         return micro_batches(batch, self.micro_tokens, share_prompts=self.share_prompts)
@@ -229,7 +230,7 @@ class LocalLearner:
         logprobs_M, entropy_M = self._forward(self._compute, micro)
         logprobs_BT, batch = micro.spread(logprobs_M), micro.batch
         policy_BT, extra = self.loss(logprobs_BT, batch)
-        weights_BT = self._aggregation(batch.acted_BT, tokens, rows)
+        weights_BT = self._aggregation(batch.acted_BT, tokens, rows).to(logprobs_BT.dtype)
         loss_BT = policy_BT
         if batch.ref_logprobs_BT is not None and self.kl_coef:
             kl_BT = self._kl(logprobs_BT, batch.ref_logprobs_BT)

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ class Policy:
 
     def write(self, folder: Path) -> None:
         """Write the files of a Hugging Face folder into an existing one."""
-        self.model.save_pretrained(folder)
+        with _no_progress_bars():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -100,7 +102,7 @@ def load_policy(
         load_weights(model, Path(resolve(init_from)))
     _silence_dropout(model)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_gradients(model)
     return as_policy(model, _load_tokenizer(source), dtype=dtype)
 
 
@@ -199,9 +201,10 @@ def _load_model(source: str) -> Any:
 
     disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
-        )
+        with _no_progress_bars():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+            )
     except SafetensorError as error:
         raise CheckpointError(f"{source}: the weights are truncated or damaged ({error}). Copy them again") from error
     except (OSError, ValueError, RuntimeError) as error:
@@ -230,6 +233,20 @@ def _explain(source: str, error: Exception) -> str:
     )
 
 
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading a local model prints nothing (a download has bars of its own)."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
 def _first_line(error: Exception) -> str:
     return f"({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''})"
 
@@ -250,9 +267,15 @@ def _eos(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(i) for i in ids))
 
 
+def checkpoint_gradients(model: Any) -> None:
+    """Keep only the layers' inputs for the backward pass, and compute the rest again."""
+    model.train()  # without it transformers checkpoints nothing
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})  # the first is the newer name
+
+
 def _silence_dropout(model: nn.Module) -> None:
-    """Train mode (gradient checkpointing needs it) without dropout, under which a ratio of 1 would not be 1."""
-    model.train()
+    """No dropout even in train mode: under it the ratio of a policy to itself would not be 1."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

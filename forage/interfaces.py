@@ -61,7 +61,9 @@ class Renderer(Protocol):
 
     def parse(self, completion: Completion) -> Action: ...
 
-    def observation(self, seen: Found | Retry, searches_left: int, max_tokens: int) -> list[int]: ...
+    def observation(self, seen: Found | Retry, searches_left: int, max_tokens: int) -> list[int]:
+        """What the policy is shown after a turn; empty where not even one without a passage fits `max_tokens`."""
+        ...
 
 
 class Index(Protocol):

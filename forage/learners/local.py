@@ -73,7 +73,7 @@ class LocalLearner:
         max_grad_norm: float = 1.0,
         schedule: Literal["constant", "linear", "cosine"] = "constant",
         warmup_steps: int = 0,
-        micro_tokens: int = 16384,
+        micro_tokens: int = 8192,
         minibatch_questions: int = 0,
         share_prompts: bool = True,
         kl_coef: float = 0.0,

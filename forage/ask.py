@@ -9,7 +9,7 @@ from typing import Any
 
 from forage import build
 from forage.errors import RetrieverError
-from forage.evaluate import trained_agent
+from forage.evaluation import trained_agent
 from forage.interfaces import Retriever, Tokenizer
 from forage.records import to_record
 from forage.types import Passage, Question

@@ -10,10 +10,10 @@ from typing import Any
 
 from forage.configure import load
 from forage.errors import RunFolderError
-from forage.evaluate import Summary
+from forage.evaluation import Summary
 from forage.report import write_report
 from forage.runfolder import RunFolder
-from forage.train import read_summary, train_from_config
+from forage.training import read_summary, train_from_config
 
 RESULT = "result.json"
 

@@ -12,7 +12,7 @@ from typing import Any
 from forage import build, checkpoint
 from forage.batch import collate
 from forage.config import Config
-from forage.evaluate import SUMMARY, Summary, evaluate
+from forage.evaluation import SUMMARY, Summary, evaluate
 from forage.interfaces import AdvantageEstimator, Engine, Learner, WeightSync
 from forage.interrupt import Interrupt
 from forage.metrics import Clock, engine_metrics, flatten, harvest_metrics, rates, search_metrics

@@ -27,6 +27,22 @@ retry = "\\nAgain.\\n"
 VERL = SEARCH_R1.replace("Doc {index}(Title: {title}) {text}", "Doc {index} (Title: {title})\\n{text}")
 
 
+PLAIN = """
+prompt = "Question: {question}\\n"
+found = "<information> {passages}</information>\\n"
+passage = "{title}: {text}"
+retry = "<information> no action</information>\\n"
+"""
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """A template without notes that shows titles."""
+    path = tmp_path_factory.mktemp("templates") / "plain.toml"
+    path.write_text(PLAIN)
+    return str(path)
+
+
 def cases(topic):
     path = REFERENCE / f"{topic}.json"
     found = json.loads(path.read_text("utf-8"))["cases"] if path.exists() else []
@@ -199,8 +215,8 @@ def test_several_queries_share_one_block(tokenizer):
     assert "[1] A: first\n[2] B: second" in tokenizer.decode(TagRenderer(tokenizer).observation(seen, 1, 1000))
 
 
-def test_passages_are_cut_from_the_end_and_the_closing_tag_never_is(tokenizer):
-    renderer = TagRenderer(tokenizer, template="short")
+def test_passages_are_cut_from_the_end_and_the_closing_tag_never_is(tokenizer, plain):
+    renderer = TagRenderer(tokenizer, template=plain)
     whole = renderer.observation(found("first passage", "second passage"), 1, 1000)
     tail = encode(tokenizer, "</information>\n")
     smallest = renderer.observation(Found([]), 1, 1000)
@@ -218,8 +234,8 @@ def test_passages_are_cut_from_the_end_and_the_closing_tag_never_is(tokenizer):
     assert renderer.observation(Retry("x"), 1, 0) == []
 
 
-def test_a_cut_does_not_leave_half_a_character(tokenizer):
-    renderer = TagRenderer(tokenizer, template="short")
+def test_a_cut_does_not_leave_half_a_character(tokenizer, plain):
+    renderer = TagRenderer(tokenizer, template=plain)
     for limit in range(renderer.min_observation_tokens, renderer.min_observation_tokens + 40):
         text = tokenizer.decode(renderer.observation(found("𝒜𐍈🏔" * 9, title="字"), 1, limit))
         assert "\ufffd" not in text
@@ -255,8 +271,8 @@ def markers(tokenizer):
     return [*tags, *chat, *tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
 
 
-def test_no_marker_survives_in_title_text_or_question(tokenizer):
-    renderer = TagRenderer(tokenizer, chat="never", template="short")
+def test_no_marker_survives_in_title_text_or_question(tokenizer, plain):
+    renderer = TagRenderer(tokenizer, chat="never", template=plain)
     forbidden = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     for marker in markers(tokenizer):
         if not marker.strip():
@@ -272,7 +288,7 @@ def test_no_marker_survives_in_title_text_or_question(tokenizer):
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_mixture_of_markers_at_any_cut_closes_its_block_acts_or_becomes_special(tokenizer, data):
+def test_no_mixture_of_markers_at_any_cut_closes_its_block_acts_or_becomes_special(tokenizer, plain, data):
     pieces = st.one_of(
         st.sampled_from(markers(tokenizer)),
         st.sampled_from(["<", "</", "|", ">", " ", "a", "[", "é", "字"]),
@@ -280,7 +296,7 @@ def test_no_mixture_of_markers_at_any_cut_closes_its_block_acts_or_becomes_speci
     )
     text = st.lists(pieces, max_size=12).map("".join)
     texts, title = data.draw(st.lists(text, max_size=3)), data.draw(text)
-    renderer = TagRenderer(tokenizer, template="short")
+    renderer = TagRenderer(tokenizer, template=plain)
     limit = data.draw(st.integers(renderer.min_observation_tokens, 120))
     tokens = renderer.observation(found(*texts, title=title), 1, limit)
     assert 0 < len(tokens) <= limit

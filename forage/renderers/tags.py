@@ -118,13 +118,13 @@ class TagRenderer:
 
     def _cut(self, head: str, passages: str, tail: str, max_tokens: int) -> list[int]:
         closing = self._encode(tail)
-        smallest = len(self._encode(head))
         room = max_tokens - len(closing)
-        if room < smallest:
-            return []
+        if room < len(self._encode(head)):
+            return _fitting(self._encode(head + tail), max_tokens)
         kept = self._encode(head + passages)[:room]
-        while len(kept) > smallest and self._decode(kept[-8:]).endswith(_BROKEN):
-            kept.pop()  # the cut went through a character
+        for _ in range(3):  # a cut through a character leaves up to three tokens of it
+            if self._decode(kept[-8:]).endswith(_BROKEN):
+                kept.pop()
         return kept + closing
 
 

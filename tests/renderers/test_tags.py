@@ -242,11 +242,12 @@ def test_a_cut_does_not_leave_half_a_character(tokenizer, plain):
         assert text.endswith("</information>\n")
 
 
-def test_no_observation_without_a_passage_is_longer_than_the_stated_minimum(tokenizer):
-    renderer = TagRenderer(tokenizer)
-    for seen in (Found([]), Retry("x")):
-        for left in (0, 1):
-            assert renderer.observation(seen, left, renderer.min_observation_tokens)
+def test_a_limit_of_the_stated_minimum_is_always_enough(tokenizer):
+    for template in ("default", "short"):
+        renderer = TagRenderer(tokenizer, template=template)
+        for seen in (Found([]), found("a long passage " * 9), Retry("x")):
+            for left in (0, 1):
+                assert renderer.observation(seen, left, renderer.min_observation_tokens)
 
 
 def markers(tokenizer):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from forage.boundary import Boundary, check_words, reported, say
 from forage.config import Config
 from forage.errors import ConfigError
+from forage.output import progress, report_end, show, stream, summary_text
 
 SETTINGS = """\b
 Settings are KEY=VALUE words, as many as you like, over what the recipe or file says:
@@ -82,7 +81,7 @@ def demo(
 
     result = run_demo(out, seed=seed)
     base, trained = result["base"], result["trained"]
-    _show(
+    show(
         result,
         as_json,
         f"exact match on {trained['n']:,} questions of a world never seen: {base['em']:.3f} before, "
@@ -114,9 +113,9 @@ def train(
     words = [*(overrides or []), *([f"model.init_from={json.dumps(init_from)}"] if init_from else [])]
     if (config := _configured(recipe, words, dry_run)) is None:
         return
-    from forage.train import train_from_config
+    from forage.training import train_from_config
 
-    _report_end(train_from_config(config, resume=resume))
+    report_end(train_from_config(config, resume=resume))
 
 
 @app.command(epilog=SETTINGS)
@@ -142,7 +141,7 @@ def sft(
         return
     from forage.sft import run_sft
 
-    _report_end(run_sft(config, resume=resume))
+    report_end(run_sft(config, resume=resume))
 
 
 @app.command(name="eval", epilog=SETTINGS)
@@ -162,10 +161,10 @@ def evaluate(
       forage eval runs/demo data.questions=q.jsonl data.corpus=c.jsonl --json
     """
     _check_run(run)
-    from forage.evaluate import evaluate_run
+    from forage.evaluation import evaluate_run
 
-    summary = evaluate_run(run, overrides or [], step=step, best=best, out=out, progress=_progress("questions"))
-    _show(summary, as_json, _summary_text(summary))
+    summary = evaluate_run(run, overrides or [], step=step, best=best, out=out, progress=progress("questions"))
+    show(summary, as_json, summary_text(summary))
 
 
 @app.command()
@@ -186,9 +185,9 @@ def ask(
     _check_run(run)
     from forage.ask import ask as put
 
-    record = put(run, question, write=_stream(as_json), overrides=overrides or [], step=step, best=best)
+    record = put(run, question, write=stream(as_json), overrides=overrides or [], step=step, best=best)
     answer = record["answer"]
-    _show(record, as_json, f"\n\nanswer: {answer}" if answer is not None else f"\n\nno answer ({record['stop']})")
+    show(record, as_json, f"\n\nanswer: {answer}" if answer is not None else f"\n\nno answer ({record['stop']})")
 
 
 @app.command()
@@ -223,7 +222,7 @@ def fictional(
     from forage.export import export_world
 
     written = export_world(seed, split.value, out, overrides=overrides or [])
-    _show(written, as_json, f"{written['passages']:,} passages and {written['questions']:,} questions in {out}")
+    show(written, as_json, f"{written['passages']:,} passages and {written['questions']:,} questions in {out}")
 
 
 @app.command()
@@ -243,7 +242,7 @@ def search(
 
     found = search_corpus(corpus, query, k=k)
     lines = [f"{p['score']:8.3f}  {p['title']}  [{p['id']}]\n          {p['text']}" for p in found["results"]]
-    _show(found, as_json, "\n".join(lines) or "nothing found")
+    show(found, as_json, "\n".join(lines) or "nothing found")
 
 
 @app.command()
@@ -277,7 +276,7 @@ def doctor(as_json: Json = False) -> None:
         + (f"   ({line['todo']})" if line["todo"] else "")
         for line in found["findings"]
     ]
-    _show(found, as_json, "\n".join(lines))
+    show(found, as_json, "\n".join(lines))
     raise typer.Exit(0 if found["ok"] else 1)
 
 
@@ -288,7 +287,7 @@ def recipes(as_json: Json = False) -> None:
 
     found = known()
     width = max(map(len, found), default=0)
-    _show(found, as_json, "\n".join(f"{name:<{width}}  {line}" for name, line in found.items()))
+    show(found, as_json, "\n".join(f"{name:<{width}}  {line}" for name, line in found.items()))
 
 
 def _configured(recipe: str, words: list[str], dry_run: bool) -> Config | None:
@@ -310,54 +309,6 @@ def _configured(recipe: str, words: list[str], dry_run: bool) -> Config | None:
 def _check_run(run: Path) -> None:
     if not (run / "config.toml").exists():
         raise ConfigError(f"{run} is no run's folder: there is no config.toml in it")
-
-
-def _show(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """The result: one JSON object, or words for a person."""
-    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
-
-
-def _report_end(result: dict[str, Any]) -> None:
-    typer.echo(f"step {result['step']} done; the run is in {result['dir']}")
-
-
-def _summary_text(summary: dict[str, Any]) -> str:
-    low, high = summary["em_ci"]
-    hops = "  ".join(f"{hop} hop {em:.3f}" for hop, em in summary["by_hop"].items())
-    stops = "  ".join(f"{name} {share:.1%}" for name, share in summary["stop_reasons"].items())
-    return (
-        f"exact match  {summary['em']:.3f}  (95%: {low:.3f} to {high:.3f}, n = {summary['n']:,})\n"
-        f"F1           {summary['f1']:.3f}\n"
-        + (f"by hop       {hops}\n" if hops else "")
-        + f"found        {summary['hit_rate']:.3f}  of the questions had an answer in a passage that was found\n"
-        f"searches     {summary['searches_mean']:.2f}  an episode\n"
-        f"ended        {stops}"
-    )
-
-
-def _progress(what: str) -> Callable[[int, int], None] | None:
-    """A line on the terminal that is written over; None where standard error is none."""
-    if not sys.stderr.isatty():
-        return None
-    last = 0.0
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > 0.2:
-            last = time.monotonic()
-            typer.echo(f"\r{done:,} of {total:,} {what}", err=True, nl=done == total)
-
-    return show
-
-
-def _stream(as_json: bool) -> Callable[[str, str], None]:
-    """Shows what the policy writes as it comes, and dimmed what it is shown."""
-
-    def write(kind: str, text: str) -> None:
-        shown = text if kind == "policy" else typer.style(f"\n  {text}", dim=True)
-        typer.echo(shown, err=as_json, nl=False)
-
-    return write
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def needs(config: Config) -> list[str]:
         f"{config.train.steps:,} steps of {limits.questions} questions x {limits.samples} = {episodes:,} episodes, "
         f"each up to {limits.max_tokens:,} tokens and {limits.max_searches} searches"
     ]
-    shape = _shape(config.model.path)
+    shape = _shape(_folder(config.model.path))
     if parameters := _parameters(config.model.path, shape):
         lines.append(_weights(config, parameters))
     else:
@@ -55,9 +55,14 @@ def _kv(config: Config, shape: dict[str, Any]) -> str:
     return f"{_gb(total)} for the KV of {slots} episodes decoded at once"
 
 
-def _shape(path: str) -> dict[str, Any] | None:
-    """The model's config.json, where it lies on this machine."""
-    file = Path(path) / "config.json"
+def _folder(path: str) -> Path:
+    """Where a model lies, if it lies on this machine; `forage:NAME` is one of the package."""
+    _, packaged, name = path.partition("forage:")
+    return Path(__file__).parent / "assets" / name if packaged else Path(path)
+
+
+def _shape(folder: Path) -> dict[str, Any] | None:
+    file = folder / "config.json"
     return json.loads(file.read_text("utf-8")) if file.exists() else None
 
 

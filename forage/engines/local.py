@@ -98,6 +98,11 @@ class LocalEngine:
         self._incomplete = ""
         self._stats = dict.fromkeys(COUNTERS, 0.0)
 
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """What keys and values are kept in."""
+        return self._decoder.kv.dtype
+
     @asynccontextmanager
     async def session(self, group: str) -> AsyncIterator[LocalSession]:
         """A session as soon as a slot is free; leaving it frees the slot, whatever is under way."""

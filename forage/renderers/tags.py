@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -60,21 +61,16 @@ class TagRenderer:
             tokenizer.decode, [], {"skip_special_tokens": False}, {"clean_up_tokenization_spaces": False}
         )
         # Special tokens in an observation are the template's own; where it has none, they are not even looked for.
-        own = any(token in self._template.found + self._template.retry for token in special)
-        split = {} if own else {"split_special_tokens": True}
-        self._encode: Callable[[str], list[int]] = _bound(tokenizer.encode, "", {"add_special_tokens": False}, split)
+        wording = "".join((self._template.found, self._template.retry, *self._template.notes.values()))
+        split = {} if any(token in wording for token in special) else {"split_special_tokens": True}
+        self._encode = _remembered(_bound(tokenizer.encode, "", {"add_special_tokens": False}, split))
+        self._write_prompt = _remembered(self._prompt)
         eos = getattr(tokenizer, "eos_token_id", None)
         ends = {special[token] for token in _ENDS if token in special} | ({eos} if eos is not None else set())
         self.stop = Stop(strings=("</search>", "</answer>"), token_ids=tuple(sorted(ends)))
 
     def prompt(self, question: str) -> list[int]:
-        text = fill(self._template.prompt, question=self._neutral(question))
-        if not self._chat:
-            return self._bos + self._tokenizer.encode(text, add_special_tokens=False)
-        message = [{"role": "user", "content": text}]
-        render: Any = self._tokenizer
-        text = render.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return self._write_prompt(question)
 
     def parse(self, completion: Completion) -> Action:
         text = self._decode(completion.tokens)
@@ -110,6 +106,15 @@ class TagRenderer:
         lefts = [int(key) for key in self._template.notes if key != "other"] + [10_000]
         seen = (Found([]), Retry(""))
         return max(len(self.observation(one, left, 1_000_000)) for one in seen for left in lefts)
+
+    def _prompt(self, question: str) -> list[int]:
+        text = fill(self._template.prompt, question=self._neutral(question))
+        if not self._chat:
+            return self._bos + self._tokenizer.encode(text, add_special_tokens=False)
+        message = [{"role": "user", "content": text}]
+        render: Any = self._tokenizer
+        text = render.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _passages(self, passages: Sequence[Passage]) -> str:
         layout = self._template.passage
@@ -154,3 +159,9 @@ def _bound(
     except TypeError:
         tried = {}
     return lambda value: call(value, **known, **tried)
+
+
+def _remembered(encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
+    """`encode` with its last results kept: the samples of a question are shown the same texts again and again."""
+    kept = functools.lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
+    return lambda text: list(kept(text))

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MB in float32
+CHUNK_ELEMENTS = {"cpu": 1 << 20}  # logits held at a time: 4 MB in float32, which a core's cache about holds
+GPU_CHUNK_ELEMENTS = 1 << 28
+MIN_ROWS = 256  # fewer, and reading the head's weights would cost more than multiplying by them
 
 
 def logprobs_and_entropy(logits_MV: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,6 +47,11 @@ def head_logprobs(
 def _finite(logprobs: Tensor) -> Tensor:
     """-inf to the lowest number: 0 * -inf would be NaN."""
     return logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+
+
+def rows_per_chunk(vocab: int, device_type: str = "cpu") -> int:
+    """How many tokens' logits are held at a time."""
+    return max(MIN_ROWS, CHUNK_ELEMENTS.get(device_type, GPU_CHUNK_ELEMENTS) // vocab)
 
 
 class _Head(Function):
@@ -104,6 +111,5 @@ def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, tempera
 
 
 def _chunks(weight_VD: Tensor, *columns_M: Tensor) -> zip[tuple[Tensor, ...]]:
-    """The columns cut so that a chunk's logits hold at most CHUNK_ELEMENTS numbers."""
-    size = max(1, CHUNK_ELEMENTS // weight_VD.shape[0])
+    size = rows_per_chunk(weight_VD.shape[0], weight_VD.device.type)
     return zip(*(torch.split(column, size) for column in columns_M), strict=True)

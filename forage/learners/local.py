@@ -198,7 +198,7 @@ class LocalLearner:
         with attend_packed(self._compute):
             for part in minibatches(batch, self.minibatch_questions):
                 _add(metrics, self._optimizer_step(part))
-        _add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0)})
+        _add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0), "learner/tokens": (0.0, 1.0)})
         self.step += 1
         return metrics
 
@@ -268,7 +268,7 @@ def _describe(micro: MicroBatch, logprobs_M: Tensor, entropy_M: Tensor, policy_B
         "loss/policy": (float(policy_BT.sum()), tokens),
         "policy/entropy": (float(entropy_M.sum()), tokens),
         "policy/kl_old": (float(moved_M.sum()), tokens),
-        "learner/tokens": (float(len(micro.tokens_N)), 1.0),
+        "learner/tokens": (float(len(micro.tokens_N)), 0.0),  # counted once an update
         "learner/padding": (micro.where.padding, 1.0),
     }
 

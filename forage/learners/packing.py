@@ -56,7 +56,7 @@ class _Rows:
         acted_BT, tokens_BT = batch.acted_BT.cpu(), batch.tokens_BT.cpu()
         first_B = acted_BT.int().argmax(1).tolist()
         group = batch.group_B.tolist()
-        length = [int(n) if row.any() else 0 for n, row in zip(batch.lengths_B, acted_BT, strict=True)]
+        length = [n if row.any() else 0 for n, row in zip(batch.lengths_B.tolist(), acted_BT, strict=True)]
         common: dict[int, int] = {}
         leader: dict[int, int] = {}
         for row, name in enumerate(group):

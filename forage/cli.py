@@ -292,9 +292,9 @@ def recipes(as_json: Json = False) -> None:
 
 def _configured(recipe: str, words: list[str], dry_run: bool) -> Config | None:
     """The configuration; None where it was only to be shown."""
-    from forage.configure import dump, load
+    from forage.configure import dump, load, missing
 
-    config = load(recipe, words)
+    config = load(recipe, words, complete=not dry_run)
     for note in config.notes:
         say(f"note: {note}")
     if not dry_run:
@@ -302,7 +302,8 @@ def _configured(recipe: str, words: list[str], dry_run: bool) -> Config | None:
     from forage.needs import needs
 
     typer.echo(dump(config, explain=True))
-    typer.echo("\n".join(f"# {line}" for line in needs(config)))
+    still = [f"still to be set: {key}" for key in missing(config)]
+    typer.echo("\n".join(f"# {line}" for line in [*still, *needs(config)]))
     return None
 
 

@@ -7,10 +7,7 @@ stands here beside `kind` is shared by every kind. Relative paths are relative t
 
 from __future__ import annotations
 
-import ast
-import inspect
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -262,16 +259,3 @@ class Config:
         if not isinstance(part, Part):
             raise TypeError(f"{name} is no part")
         return part
-
-
-@cache
-def field_help(table: type) -> dict[str, str]:
-    """The line under each field of a table, by field name; a part's `kind` included."""
-    body = ast.parse(inspect.getsource(table)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    lines: dict[str, str] = {}
-    for line, below in zip(body.body, body.body[1:], strict=False):
-        match line, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                lines[name] = " ".join(text.split())
-    return lines

@@ -8,20 +8,19 @@ means `PART.kind=NAME`. A layer that changes a kind discards the options that lo
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from forage.config import Config, Part, field_help
+from forage.config import Config, Part
 from forage.errors import ConfigError
-from forage.options import Option, Setting, arguments, convert, place, signature, takes_strings
+from forage.options import Setting, arguments, convert, place, required, signature, takes_strings
 from forage.registry import nearest
+from forage.schema import fields, parts, tables
 from forage.toml import dump_key, dump_value, flatten, literal, nest
 
 Settings = dict[str, Setting]
@@ -30,7 +29,13 @@ Settings = dict[str, Setting]
 COMMAND_LINE = "on the command line"
 
 
-def load(name_or_path: str | Path | None, overrides: Iterable[str] = (), *, check_parts: bool = True) -> Config:
+def load(
+    name_or_path: str | Path | None,
+    overrides: Iterable[str] = (),
+    *,
+    check_parts: bool = True,
+    complete: bool = True,
+) -> Config:
     """The configuration of a recipe, a TOML file or a run's folder, with `key=value` overrides over it.
 
     Args:
@@ -39,6 +44,7 @@ def load(name_or_path: str | Path | None, overrides: Iterable[str] = (), *, chec
         overrides: `key=value` words; values are TOML (`3`, `true`, `[0.9, 0.95]`), other words are strings.
         check_parts: import the chosen parts and check their options, filling in every default. Off, options are
             kept as they were written.
+        complete: refuse where a part needs an option that is not given; otherwise it is left out (see `missing`).
 
     Raises:
         ConfigError: nothing of that name, a file that is no TOML, or a key or value that is not usable.
@@ -48,7 +54,7 @@ def load(name_or_path: str | Path | None, overrides: Iterable[str] = (), *, chec
     below = [] if name_or_path is None else _file_layers(str(name_or_path))
     for layer in (*below, _command_line(overrides)):
         _lay_over(settings, layer, notes)
-    config = _typed(settings, check_parts)
+    config = _typed(settings, check_parts, complete)
     config.run.dir = config.run.dir or str(Path("runs") / Path(name_or_path or "run").stem)
     config.notes = notes
     _check(config)
@@ -61,7 +67,7 @@ def options(part: str, table: Part) -> dict[str, Any]:
     Raises:
         ConfigError: an option is unknown, of the wrong type, or missing.
     """
-    return arguments(part, table.kind, table.options, fields(part))
+    return arguments(part, table.kind, table.options, shared=fields(part))
 
 
 def recipes() -> dict[str, str]:
@@ -69,41 +75,6 @@ def recipes() -> dict[str, str]:
     folder = files("forage") / "recipes"
     texts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".toml")}
     return {name.removesuffix(".toml"): text.partition("\n")[0].lstrip("# ") for name, text in sorted(texts.items())}
-
-
-@cache
-def tables() -> dict[str, type]:
-    """Every table of a config by its dotted name, `algorithm.loss` after `algorithm`."""
-
-    def walk(table: type, prefix: str) -> Iterator[tuple[str, type]]:
-        for name, kind in get_type_hints(table).items():
-            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-                yield prefix + name, kind
-                yield from walk(kind, f"{prefix}{name}.")
-
-    return dict(walk(Config, ""))
-
-
-@cache
-def parts() -> tuple[str, ...]:
-    """The dotted names of the tables that have a `kind`."""
-    return tuple(name for name, table in tables().items() if issubclass(table, Part))
-
-
-@cache
-def fields(table: str) -> dict[str, Option]:
-    """The settings that Forage itself declares in a table, without a part's options, by name."""
-    kind = tables()[table]
-    types, lines = get_type_hints(kind, include_extras=True), field_help(kind)
-    return {
-        item.name: Option(item.name, types[item.name], _default(item), lines[item.name])
-        for item in dataclasses.fields(kind)
-        if f"{table}.{item.name}" not in tables() and not (item.name == "options" and issubclass(kind, Part))
-    }
-
-
-def _default(item: dataclasses.Field[Any]) -> Any:
-    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
 
 
 # Layers ---------------------------------------------------------------------------------------------------------------
@@ -200,7 +171,7 @@ def _is_option(key: str, part: str) -> bool:
 # Types ----------------------------------------------------------------------------------------------------------------
 
 
-def _typed(settings: Settings, check_parts: bool) -> Config:
+def _typed(settings: Settings, check_parts: bool, complete: bool) -> Config:
     """Every setting in its place, checked."""
     config = Config()
     given: dict[str, dict[str, Setting]] = {part: {} for part in parts()}
@@ -210,9 +181,11 @@ def _typed(settings: Settings, check_parts: bool) -> Config:
         else:
             given[table][name] = setting
     for part, chosen in given.items():
-        plain = {name: setting.value for name, setting in chosen.items()}
-        kind = config.part(part).kind
-        config.part(part).options = arguments(part, kind, chosen, fields(part)) if check_parts else plain
+        of_kind = config.part(part)
+        if check_parts:
+            of_kind.options = arguments(part, of_kind.kind, chosen, shared=fields(part), complete=complete)
+        else:
+            of_kind.options = {name: setting.value for name, setting in chosen.items()}
     return config
 
 
@@ -237,6 +210,14 @@ def _placed(settings: Settings) -> Iterator[tuple[str, str, Setting]]:
 def _table_of(key: str) -> str:
     """The longest table name that `key` lies in; empty where there is none."""
     return max((name for name in tables() if key.startswith(f"{name}.")), key=len, default="")
+
+
+def missing(config: Config) -> list[str]:
+    """The options that parts need and that are not given, where `load` did not insist on them."""
+    needed = {part: required(signature(part, config.part(part).kind)) for part in parts()}
+    return [
+        f"{part}.{name}" for part, names in needed.items() for name in names if name not in config.part(part).options
+    ]
 
 
 def _unknown(key: str, setting: Setting) -> str:

@@ -67,7 +67,9 @@ def _argument_help(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def arguments(part: str, kind: str, given: Mapping[str, Any], shared: Iterable[str] = ()) -> dict[str, Any]:
+def arguments(
+    part: str, kind: str, given: Mapping[str, Any], *, shared: Iterable[str] = (), complete: bool = True
+) -> dict[str, Any]:
     """The keyword arguments of a part's constructor: what is given, typed and checked, over the defaults.
 
     Args:
@@ -75,6 +77,7 @@ def arguments(part: str, kind: str, given: Mapping[str, Any], shared: Iterable[s
         kind: a registered name, or `package.module:Class`.
         given: values by option name, or `Setting`s of them.
         shared: what every kind of the part has besides; named where an option is unknown.
+        complete: refuse where an option without a default is not given; otherwise it is left out.
 
     Raises:
         ConfigError: an option is unknown, of the wrong type, or missing.
@@ -86,10 +89,16 @@ def arguments(part: str, kind: str, given: Mapping[str, Any], shared: Iterable[s
         if name not in known:
             raise ConfigError(_unknown_option(part, kind, name, setting, [*known, *shared]))
         chosen[name] = convert(f"{part}.{name}", setting, known[name].type)
-    for name, option in known.items():
-        if option.default is REQUIRED and name not in chosen:
-            raise ConfigError(f"{part}.{name} is missing: {part}.kind = {kind!r} needs it. {option.help}".rstrip())
-    return {name: chosen.get(name, option.default) for name, option in known.items()}
+    missing = [name for name in required(known) if name not in chosen]
+    if missing and complete:
+        name = missing[0]
+        raise ConfigError(f"{part}.{name} is missing: {part}.kind = {kind!r} needs it. {known[name].help}".rstrip())
+    return {name: chosen.get(name, option.default) for name, option in known.items() if name not in missing}
+
+
+def required(known: Mapping[str, Option]) -> list[str]:
+    """The options that have no default."""
+    return [name for name, option in known.items() if option.default is REQUIRED]
 
 
 def _unknown_option(part: str, kind: str, name: str, setting: Setting, known: Sequence[str]) -> str:

@@ -279,7 +279,7 @@ class LocalEngine:
         started = self._now()
         length = self._ticks + max(len(turn.tokens) - turn.began for turn in turns)
         logits = self._decoder.decode(*self._rows.inputs(len(turns)), length)
-        over = self._rows.advance(logits, self._stops)
+        over = self._rows.advance(logits, [turn.sampling.temperature for turn in turns], self._stops)
         self._ticks += 1
         self._stream(turns)
         for row in over:

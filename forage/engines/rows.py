@@ -39,7 +39,6 @@ class Rows:
 
     def __init__(self, slots: int, max_tokens: int, device: torch.device) -> None:
         self._state = torch.zeros(slots, 5, dtype=torch.int64, device=device)
-        self._temperature = torch.zeros(slots, 1, device=device)
         self._uniforms = torch.zeros(slots, max_tokens, device=device)
         self._tokens = torch.zeros(slots, max_tokens, dtype=torch.int64, device=device)
         self._logprobs = torch.zeros(slots, max_tokens, device=device)
@@ -50,7 +49,6 @@ class Rows:
         rows = torch.tensor([s.row for s in starts], device=device)
         state = [[s.token, s.position, s.step, s.sampling.max_tokens - 1, s.rule] for s in starts]
         self._state[rows] = torch.tensor(state, device=device)
-        self._temperature[rows, 0] = torch.tensor([float(s.sampling.temperature) for s in starts], device=device)
         for s in starts:
             drawn = torch.from_numpy(uniforms(s.sampling.seed, s.sampling.max_tokens))
             self._uniforms[s.row, : len(drawn)] = drawn
@@ -60,13 +58,15 @@ class Rows:
         return self._state[:rows, TOKEN], self._state[:rows, POSITION]
 
     @torch.inference_mode()
-    def advance(self, logits_RV: Tensor, stops: Stops) -> list[int]:
-        """Sample a token in each row; the rows whose turn may be over with it."""
+    def advance(self, logits_RV: Tensor, temperatures: Sequence[float], stops: Stops) -> list[int]:
+        """Sample a token in each row at its temperature; the rows whose turn may be over with it."""
         state = self._state[: len(logits_RV)]
         R = len(state)
         step = state[:, STEP, None]
         uniform_R = self._uniforms[:R].gather(1, step).squeeze(1)
-        tokens, logprobs = sample(logits_RV, self._temperature[:R, 0], uniform_R)
+        same = len(set(temperatures)) == 1
+        temperature = float(temperatures[0]) if same else torch.tensor(temperatures, device=logits_RV.device)
+        tokens, logprobs = sample(logits_RV, temperature, uniform_R)
         self._tokens[:R].scatter_(1, step, tokens[:, None])
         self._logprobs[:R].scatter_(1, step, logprobs[:, None])
         over = stops.may_end(state[:, RULE], tokens) | (state[:, STEP] >= state[:, LAST_STEP])

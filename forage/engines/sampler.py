@@ -21,16 +21,22 @@ def uniforms(seed: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=seed)).random(n, dtype=np.float32)
 
 
-def sample(logits_RV: Tensor, temperature_R: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+def sample(logits_RV: Tensor, temperature: float | Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens [R] and the log-probabilities they were sampled at.
 
-    A row at temperature 0 takes its best token, with the log-probability at temperature 1. All other rows invert the
-    cumulative distribution of softmax(logits / temperature) at their uniform number, so that a row's token depends on
-    nothing but its own logits and number.
+    `temperature` is one number, or one a row [R]. At 0 a row takes its best token, with the log-probability at
+    temperature 1. Else it inverts the cumulative distribution of softmax(logits / temperature) at its uniform number,
+    so that a row's token depends on nothing but its own logits and number.
     """
-    greedy_R = temperature_R == 0
-    probabilities_RV = torch.softmax(logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None], dim=-1)
-    tokens_R = torch.where(greedy_R, logits_RV.argmax(-1), invert(probabilities_RV, uniform_R))
+    if isinstance(temperature, float):
+        greedy = temperature == 0
+        scaled_RV = logits_RV if temperature in (0, 1) else logits_RV / temperature
+        probabilities_RV = torch.softmax(scaled_RV, dim=-1)
+        tokens_R = logits_RV.argmax(-1) if greedy else invert(probabilities_RV, uniform_R)
+    else:
+        greedy_R = temperature == 0
+        probabilities_RV = torch.softmax(logits_RV / torch.where(greedy_R, 1.0, temperature)[:, None], dim=-1)
+        tokens_R = torch.where(greedy_R, logits_RV.argmax(-1), invert(probabilities_RV, uniform_R))
     return tokens_R, probabilities_RV.gather(1, tokens_R[:, None]).squeeze(1).log()
 
 

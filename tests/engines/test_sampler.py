@@ -37,7 +37,7 @@ def test_the_largest_number_never_draws_a_weightless_token():
 def test_frequencies_follow_the_distribution(vocab):
     logits = torch.randn(1, vocab, generator=torch.Generator().manual_seed(1)) * 2
     n = 20_000
-    tokens, logprobs = sample(logits.expand(n, -1), torch.full((n,), 0.7), torch.from_numpy(uniforms(3, n)))
+    tokens, logprobs = sample(logits.expand(n, -1), 0.7, torch.from_numpy(uniforms(3, n)))
     expected = torch.log_softmax(logits[0] / 0.7, -1)
     seen = torch.bincount(tokens, minlength=vocab) / n
     assert torch.allclose(seen, expected.exp(), atol=4 / math.sqrt(n))
@@ -49,3 +49,12 @@ def test_greedy_rows_stand_beside_sampled_ones():
     tokens, logprobs = sample(logits, torch.tensor([0.0, 0.5]), torch.tensor([0.0, 0.0]))
     assert tokens.tolist() == [1, 0]
     assert torch.allclose(logprobs[0], torch.log_softmax(logits[0], -1)[1])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
+def test_one_temperature_for_all_rows_is_that_of_each(temperature):
+    logits = torch.randn(6, 200, generator=torch.Generator().manual_seed(0))
+    numbers = torch.from_numpy(uniforms(0, 6))
+    together, each = sample(logits, temperature, numbers), sample(logits, torch.full((6,), temperature), numbers)
+    assert together[0].tolist() == each[0].tolist()
+    assert torch.equal(together[1], each[1])

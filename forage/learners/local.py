@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +29,7 @@ from forage.models.packed import attend_packed, check_packable, hidden_states
 from forage.types import Batch, Metrics
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 SAME_LOGPROBS = 1e-3  # mean |difference| up to which engine and learner count as one
 STATE = ("step", "recompute_old", "bad_steps")
 PATIENCE = 3  # optimizer steps in a row whose loss is not finite
@@ -84,7 +86,7 @@ class LocalLearner:
         self.policy = policy
         self.loss = loss
         self.step = 0  # updates made
-        self.recompute_old = False  # the engine's logprobs are not ours: see check_logprobs
+        self.recompute_old: bool | None = None  # whether the engine's logprobs differ from ours; None: not looked yet
         self.max_grad_norm = max_grad_norm
         self.micro_tokens = micro_tokens
         self.minibatch_questions = minibatch_questions
@@ -105,7 +107,10 @@ class LocalLearner:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
 
     async def score(self, batch: Batch) -> Batch:
-        """Fill in `ref_logprobs_BT` if there is a KL term, `old_logprobs_BT` if the engine's are not to be used."""
+        """Fill in `ref_logprobs_BT` if there is a KL term, and `old_logprobs_BT` if the engine's own are not ours.
+
+        The first call looks whether they are (see `check_logprobs`).
+        """
         return await self._aside(lambda: self._score(to_device(batch, self.policy.device)))
 
     async def update(self, batch: Batch) -> Metrics:
@@ -119,14 +124,9 @@ class LocalLearner:
     async def check_logprobs(self, batch: Batch) -> float:
         """Mean |difference| between the engine's logprobs and the learner's, on a batch that was just sampled.
 
-        Above SAME_LOGPROBS, `score` recomputes the ratio's denominator from now on.
+        From SAME_LOGPROBS on, `score` computes the ratio's denominator again from now on; below, it does no longer.
         """
-        batch = to_device(batch, self.policy.device)
-        logprobs_BT = await self._aside(lambda: self._logprobs(self._compute, batch))
-        gaps = (logprobs_BT - batch.sampled_logprobs_BT)[batch.acted_BT].abs()
-        gap = float(gaps.mean()) if len(gaps) else 0.0
-        self.recompute_old = not gap < SAME_LOGPROBS
-        return gap
+        return await self._aside(lambda: self._check_logprobs(to_device(batch, self.policy.device)))
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """The float32 weights by Hugging Face name."""
@@ -168,7 +168,16 @@ class LocalLearner:
             await asyncio.wait([running])
             raise
 
+    def _check_logprobs(self, batch: Batch) -> float:
+        gaps_BT = (self._logprobs(self._compute, batch) - batch.sampled_logprobs_BT).abs() * batch.acted_BT
+        gap = float(gaps_BT.sum() / batch.acted_BT.sum())
+        self.recompute_old = not gap < SAME_LOGPROBS
+        log.info("logprobs of engine and learner differ by %.2g on average, recompute: %s", gap, self.recompute_old)
+        return gap
+
     def _score(self, batch: Batch) -> Batch:
+        if self.recompute_old is None and batch.acted_BT.any():
+            self._check_logprobs(batch)
         if self.recompute_old:
             batch = replace(batch, old_logprobs_BT=self._logprobs(self._compute, batch))
         if self._reference is not None:

@@ -38,46 +38,48 @@ def micro_batches(batch: Batch, budget: int, *, share_prompts: bool = True) -> I
     """
     if not len(batch.lengths_B):
         return
-    cpu = _Rows.of(batch)
-    for rows in _fill(cpu, budget, share_prompts):
-        yield _pack(select(batch, torch.tensor(rows, device=batch.tokens_BT.device)), cpu, rows, share_prompts)
+    known = _Rows.of(batch, share_prompts)
+    for rows in _fill(known, budget):
+        yield _pack(select(batch, torch.tensor(rows, device=batch.tokens_BT.device)), known, rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """What the packing looks at, on the CPU."""
 
-    length: list[int]
+    length: list[int]  # 0 where nothing was acted
     group: list[int]
-    prompt: list[int]  # leading tokens that all rows of the group have in common and nobody acted
+    prompt: list[int]  # leading tokens that all rows of the group have in common and nobody acted; 0 without sharing
 
     @classmethod
-    def of(cls, batch: Batch) -> _Rows:
+    def of(cls, batch: Batch, share: bool) -> _Rows:
         acted_BT, tokens_BT = batch.acted_BT.cpu(), batch.tokens_BT.cpu()
-        first_B = acted_BT.int().argmax(1).tolist()
+        length = (batch.lengths_B.cpu() * acted_BT.any(1)).tolist()
         group = batch.group_B.tolist()
-        length = [n if row.any() else 0 for n, row in zip(batch.lengths_B.tolist(), acted_BT, strict=True)]
-        common: dict[int, int] = {}
-        leader: dict[int, int] = {}
-        for row, name in enumerate(group):
-            if not length[row]:
-                continue
-            lead = leader.setdefault(name, row)
-            differs = (tokens_BT[row] != tokens_BT[lead])[: first_B[row]]
-            same = int(differs.int().argmax()) if differs.any() else first_B[row]
-            common[name] = min(common.get(name, same), same)
-        return cls(length, group, [common.get(name, 0) for name in group])
+        prompt = [0] * len(group)
+        for name in set(group) if share else ():
+            rows = [row for row, other in enumerate(group) if other == name and length[row]]
+            common = _common_prompt(tokens_BT[rows], acted_BT[rows]) if rows else 0
+            for row in rows:
+                prompt[row] = common
+        return cls(length, group, prompt)
 
 
-def _fill(rows: _Rows, budget: int, share: bool) -> Iterator[list[int]]:
+def _common_prompt(tokens_RT: Tensor, acted_RT: Tensor) -> int:
+    """Leading tokens in which the rows agree and of which none was acted."""
+    differs_T = (tokens_RT != tokens_RT[:1]).any(0) | acted_RT.any(0)
+    return int(differs_T.int().argmax())
+
+
+def _fill(known: _Rows, budget: int) -> Iterator[list[int]]:
     """Row numbers of each micro-batch, in order, so that groups stay together."""
     chosen: list[int] = []
     used = 0
-    for row, length in enumerate(rows.length):
+    for row, length in enumerate(known.length):
         if not length:
             continue
-        shares = share and bool(chosen) and rows.group[chosen[-1]] == rows.group[row]
-        cost = length - (rows.prompt[row] if shares else 0)
+        joins = bool(chosen) and known.group[chosen[-1]] == known.group[row]
+        cost = length - known.prompt[row] if joins else length
         if chosen and used + cost > budget:
             yield chosen
             chosen, used, cost = [], 0, length
@@ -87,30 +89,15 @@ def _fill(rows: _Rows, budget: int, share: bool) -> Iterator[list[int]]:
         yield chosen
 
 
-def _pack(batch: Batch, cpu: _Rows, rows: list[int], share: bool) -> MicroBatch:
+def _pack(batch: Batch, known: _Rows, rows: list[int]) -> MicroBatch:
     """Lay the chosen rows one after another; `batch` holds just them."""
-    numbers: list[Tensor] = []
-    shared: list[slice] = []
-    sources: list[Tensor] = []  # flat [B,T] index of each packed token
-    size = 0
-    width = batch.tokens_BT.shape[1]
-    for i, row in enumerate(rows):
-        length, prompt = cpu.length[row], cpu.prompt[row]
-        joins = share and prompt > 0 and i > 0 and cpu.group[rows[i - 1]] == cpu.group[row]
-        if joins:
-            first = int(numbers[-1][0])
-            if not shared or shared[-1].start != first:
-                shared.append(slice(first, first + prompt))
-        kept = prompt if joins else 0
-        own = torch.arange(size, size + length - kept)
-        numbers.append(torch.cat([numbers[-1][:kept], own]) if joins else own)
-        sources.append(torch.arange(i * width + kept, i * width + length))
-        size += length - kept
-    source_N = torch.cat(sources)
+    numbers, shared = _number(known, rows)
+    width, device = batch.tokens_BT.shape[1], batch.tokens_BT.device
+    source_N = torch.empty(int(numbers[-1][-1]) + 1, dtype=torch.int64)  # where in the flat [B,T] a token comes from
     before_BT = torch.zeros(len(rows), width, dtype=torch.int64)
-    for i, tokens in enumerate(numbers):
-        before_BT[i, 1 : len(tokens)] = tokens[:-1]
-    device = batch.tokens_BT.device
+    for i, row_N in enumerate(numbers):
+        source_N[row_N] = torch.arange(len(row_N)) + i * width
+        before_BT[i, 1 : len(row_N)] = row_N[:-1]
     return MicroBatch(
         batch=batch,
         tokens_N=batch.tokens_BT.flatten()[source_N.to(device)],
@@ -119,3 +106,19 @@ def _pack(batch: Batch, cpu: _Rows, rows: list[int], share: bool) -> MicroBatch:
         before_M=before_BT.to(device)[batch.acted_BT],
         labels_M=batch.tokens_BT[batch.acted_BT],
     )
+
+
+def _number(known: _Rows, rows: list[int]) -> tuple[list[Tensor], list[slice]]:
+    """The packed token numbers of each row, and the slices with which several rows begin."""
+    numbers: list[Tensor] = []
+    shared: dict[int, slice] = {}
+    size = 0
+    for i, row in enumerate(rows):
+        joins = i > 0 and known.group[rows[i - 1]] == known.group[row]
+        prompt_N = numbers[-1][: known.prompt[row]] if joins else torch.arange(0)
+        own = known.length[row] - len(prompt_N)
+        numbers.append(torch.cat([prompt_N, torch.arange(size, size + own)]))
+        if len(prompt_N):
+            shared[int(prompt_N[0])] = slice(int(prompt_N[0]), int(prompt_N[-1]) + 1)
+        size += own
+    return numbers, list(shared.values())

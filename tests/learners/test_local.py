@@ -271,11 +271,9 @@ def test_gradients_are_clipped_to_the_norm():
 
 
 def test_sampled_logprobs_serve_where_engine_and_learner_agree():
-    policy = tiny_policy()
-    learner = LocalLearner(policy, ClipLoss())
-    batch = collate(groups_of())
+    learner = LocalLearner(tiny_policy(), ClipLoss())
+    batch = asyncio.run(learner.score(collate(groups_of())))  # the first look: made-up logprobs are none of ours
     assert asyncio.run(learner.check_logprobs(batch)) > 1e-3
-    batch = asyncio.run(learner.score(batch))
     assert batch.old_logprobs_BT is not None
     assert (batch.old_logprobs_BT[~batch.acted_BT] == 0).all()
     exact = replace(batch, sampled_logprobs_BT=batch.old_logprobs_BT, old_logprobs_BT=None)

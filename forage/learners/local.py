@@ -19,6 +19,7 @@ from forage.batch import counts, minibatches, to_device
 from forage.errors import CheckpointError, TrainingError
 from forage.interfaces import PolicyLoss
 from forage.kl import ESTIMATORS
+from forage.learners.measures import add, describe
 from forage.learners.optimizer import build_optimizers
 from forage.learners.packing import MicroBatch, micro_batches
 from forage.learners.precision import compute_twin, frozen_copy, refresh
@@ -206,8 +207,8 @@ class LocalLearner:
         metrics: Metrics = {}
         with attend_packed(self._compute):
             for part in minibatches(batch, self.minibatch_questions):
-                _add(metrics, self._optimizer_step(part))
-        _add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0), "learner/tokens": (0.0, 1.0)})
+                add(metrics, self._optimizer_step(part))
+        add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0), "learner/tokens": (0.0, 1.0)})
         self.step += 1
         return metrics
 
@@ -230,9 +231,9 @@ class LocalLearner:
         if finite:
             self._optimizers.step(self._factor)
             refresh(self._compute, self.policy.model)
-            _add(metrics, {"policy/grad_norm": (norm, 1.0)})
+            add(metrics, {"policy/grad_norm": (norm, 1.0)})
         self._optimizers.zero_grad()
-        return _add(metrics, {"policy/skipped_steps": (float(not finite), 1.0)})
+        return add(metrics, {"policy/skipped_steps": (float(not finite), 1.0)})
 
     def _accumulate(self, micro: MicroBatch, tokens: int, rows: int, metrics: Metrics) -> Tensor:
         """Add one micro-batch's gradient; returns the policy loss of its acted tokens [M]."""
@@ -242,13 +243,13 @@ class LocalLearner:
         weights_BT = self._aggregation(batch.acted_BT, tokens, rows).to(logprobs_BT.dtype)
         loss_BT = policy_BT
         if batch.ref_logprobs_BT is not None and self.kl_coef:
-            kl_BT = self._kl(logprobs_BT, batch.ref_logprobs_BT)
+            kl_BT = self._kl(logprobs_BT, batch.ref_logprobs_BT).masked_fill(~batch.acted_BT, 0)
             loss_BT = loss_BT + self.kl_coef * kl_BT
-            extra = extra | {"loss/kl": (float((kl_BT.detach() * batch.acted_BT).sum()), float(len(logprobs_M)))}
+            extra = extra | {"loss/kl": (float(kl_BT.detach().sum()), float(len(logprobs_M)))}
         if self.entropy_coef:
             loss_BT = loss_BT - self.entropy_coef * micro.spread(entropy_M)
         (loss_BT * weights_BT).sum().backward()  # type: ignore[no-untyped-call]
-        _add(metrics, extra | _describe(micro, logprobs_M.detach(), entropy_M.detach(), policy_BT.detach()))
+        add(metrics, extra | describe(micro, logprobs_M.detach(), entropy_M.detach(), policy_BT.detach()))
         return policy_BT.detach()[batch.acted_BT]
 
     def _watch(self, losses: list[Tensor]) -> None:
@@ -267,29 +268,3 @@ _DIVERGED = (
     "the loss is not a finite number {}. Resume from the last checkpoint with a lower learner.lr, and look at "
     "policy/grad_norm and policy/ratio_max of the steps before"
 )
-
-
-def _describe(micro: MicroBatch, logprobs_M: Tensor, entropy_M: Tensor, policy_BT: Tensor) -> Metrics:
-    batch, tokens = micro.batch, float(len(logprobs_M))
-    log_ratio_M = logprobs_M - batch.sampled_logprobs_BT[batch.acted_BT]
-    moved_M = log_ratio_M.clamp(max=20).expm1() - log_ratio_M
-    return {
-        "loss/policy": (float(policy_BT.sum()), tokens),
-        "policy/entropy": (float(entropy_M.sum()), tokens),
-        "policy/kl_old": (float(moved_M.sum()), tokens),
-        "learner/tokens": (float(len(micro.tokens_N)), 0.0),  # counted once an update
-        "learner/padding": (micro.where.padding, 1.0),
-    }
-
-
-def _add(total: Metrics, more: Metrics) -> Metrics:
-    """Add `more` to `total` in place; of names that end in `_max` the larger is kept."""
-    for name, (value, count) in more.items():
-        before, counted = total.get(name, (0.0, 0.0))
-        kept = (
-            (max(before, value) if counted else value, 1.0)
-            if name.endswith("_max")
-            else (before + value, counted + count)
-        )
-        total[name] = kept
-    return total

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -166,11 +167,7 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def _columns(figures: Mapping[str, str]) -> Table:
-    """Label over value, as many columns as there are figures."""
-    table = Table.grid(padding=(0, 3))
-    items = list(figures.items())
-    for first in range(0, len(items), 4):
-        row = items[first : first + 4]
-        table.add_row(*(Text.assemble((f"{label} ", "dim"), (value, "bold")) for label, value in row))
-    return table
+def _columns(figures: Mapping[str, str]) -> Columns:
+    """Label and value, as many beside each other as fit."""
+    items = (Text.assemble((f"{label} ", "dim"), (value, "bold")) for label, value in figures.items())
+    return Columns(items, padding=(0, 3), equal=True)

@@ -26,10 +26,8 @@ def add(total: Metrics, more: Metrics) -> Metrics:
     """Add `more` to `total` in place; of names that end in `_max` the larger is kept."""
     for name, (value, count) in more.items():
         before, counted = total.get(name, (0.0, 0.0))
-        kept = (
-            (max(before, value) if counted else value, 1.0)
-            if name.endswith("_max")
-            else (before + value, counted + count)
-        )
-        total[name] = kept
+        if name.endswith("_max") and counted:
+            total[name] = (max(before, value), 1.0)
+        else:
+            total[name] = (before + value, counted + count)
     return total

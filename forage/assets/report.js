@@ -74,9 +74,10 @@ function roles(text) {
   return {role, tag};
 }
 
-function shadeOf(episode, view, logprob) {
+// Surprise is -100 x logprob.
+function shadeOf(episode, view, surprise) {
   if (view.shade === "logprob") {
-    const strength = Math.min(1, -logprob / 300);
+    const strength = Math.min(1, surprise / 300);
     return strength > 0.02 ? `rgb(var(--surprise) / ${(0.08 + 0.62 * strength).toFixed(2)})` : "";
   }
   if (view.shade === "advantage" && episode.advantage) {
@@ -86,14 +87,14 @@ function shadeOf(episode, view, logprob) {
   return "";
 }
 
-function tokenTitle(episode, logprob) {
-  const value = logprob / 100, chance = Math.exp(value) * 100;
+function tokenTitle(episode, surprise) {
+  const value = -surprise / 100, chance = Math.exp(value) * 100;
   const advantage = typeof episode.advantage === "number" ? `, advantage ${episode.advantage.toFixed(2)}` : "";
   return `logprob ${value.toFixed(2)}, probability ${chance < 0.1 ? "<0.1" : chance.toFixed(1)}%${advantage}`;
 }
 
 function actedTurn(episode, segment, view) {
-  const [, , numbers, logprobs] = segment;
+  const [, , numbers, surprises] = segment;
   const texts = numbers.map((number) => DATA.pieces[number]);
   const {role, tag} = roles(texts.join(""));
   const blocks = [];
@@ -105,9 +106,9 @@ function actedTurn(episode, segment, view) {
       const piece = text.slice(start, end), kind = role[at + start];
       let block = blocks[blocks.length - 1];
       if (!block || (block.kind !== kind && piece.trim())) blocks.push(block = {kind, spans: []});
-      const shade = shadeOf(episode, view, logprobs[i]);
+      const shade = shadeOf(episode, view, surprises[i]);
       block.spans.push(make("span", {
-        class: tag[at + start] ? "tag" : null, style: shade ? `background:${shade}` : null, title: tokenTitle(episode, logprobs[i]),
+        class: tag[at + start] ? "tag" : null, style: shade ? `background:${shade}` : null, title: tokenTitle(episode, surprises[i]),
       }, piece));
       start = end;
     }

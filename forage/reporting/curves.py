@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forage.reporting.charts import Chart, Format, Series, line_chart, number, percent, stack_chart
+from forage.reporting.charts import POINTS, Chart, Format, Series, line_chart, number, percent, stack_chart
 from forage.reporting.folder import RunData
 from forage.types import StopReason
 
@@ -144,7 +144,8 @@ def _exact_match(data: RunData) -> list[Panel]:
         return []
     points = [(e.step, e.summary["em"]) for e in data.evals]
     bounds = [tuple(e.summary["em_ci"]) for e in data.evals if "em_ci" in e.summary]
-    series = [Series("exact match", "after", points, bounds if len(bounds) == len(points) else (), dots=True)]
+    whole = len(bounds) == len(points) <= POINTS  # else points are joined, and have no interval of their own
+    series = [Series("exact match", "after", points, bounds if whole else (), dots=True)]
     says = "Greedy, on questions held out from training; the bars are 95% intervals."
     return [Panel("Exact match, held out", says, line_chart("Exact match, held out", series, percent, share=True))]
 

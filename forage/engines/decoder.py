@@ -113,13 +113,12 @@ class Decoder:
 
     def _pack(self, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, slots and positions [N] of all pieces."""
-        columns = [
-            [token for piece in pieces for token in piece.tokens],
-            [piece.slot for piece in pieces for _ in piece.tokens],
-            [piece.start + i for piece in pieces for i in range(len(piece.tokens))],
-        ]
-        tokens, slots, positions = torch.tensor(columns, device=self.device)
-        return tokens, slots, positions
+        tokens = torch.tensor([token for piece in pieces for token in piece.tokens], device=self.device)
+        rows = torch.tensor([[p.slot, p.start, len(p.tokens)] for p in pieces], device=self.device)
+        slots, starts, counts = rows.unbind(1)
+        # a token's position is its place in the pack, less that of its piece's first, plus the piece's start
+        shifts = (starts - (counts.cumsum(0) - counts)).repeat_interleave(counts)
+        return tokens, slots.repeat_interleave(counts), shifts + torch.arange(len(tokens), device=self.device)
 
     def _alike(self, pieces: Sequence[Piece]) -> Iterator[list[Block]]:
         """Blocks of queries that waste little when padded together: alike in count and length within a factor of 2."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -304,7 +305,7 @@ class LocalEngine:
         turn.seat.turn = None
         if turn.done.done():  # its caller was cancelled in this turn of the event loop
             return
-        if not torch.tensor(turn.logprobs).isfinite().all():
+        if not math.isfinite(sum(turn.logprobs)):
             turn.done.set_exception(TrainingError("a logit is not finite: the model's weights have diverged"))
             return
         turn.done.set_result(Completion(turn.sampled, turn.logprobs, turn.versions, finish or Finish.LENGTH))

@@ -78,10 +78,9 @@ def test_a_run_writes_what_it_did(whole):
 @pytest.mark.parametrize("step", [1, 3])
 def test_killed_and_resumed_it_writes_the_same_metrics_to_the_bit(whole, tmp_path, step):
     folder = tmp_path / "run"
-    process = start(folder)
-    wait_for_step(process, folder, step)
-    process.kill()
-    process.wait()
+    with start(folder) as process:
+        wait_for_step(process, folder, step)
+        process.kill()
     resumed = subprocess.run(
         [sys.executable, "-m", "forage", "train", "smoke", *TINY, f"run.dir={folder}", "--resume"],
         env=ENVIRONMENT,
@@ -99,10 +98,10 @@ def test_killed_and_resumed_it_writes_the_same_metrics_to_the_bit(whole, tmp_pat
 
 def test_ctrl_c_saves_the_step_and_exits_with_130(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, "train.steps=500", "train.save_every=0")
-    wait_for_step(process, folder, 1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with start(folder, "train.steps=500", "train.save_every=0") as process:
+        wait_for_step(process, folder, 1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "--resume" in said
     done = rows(folder)[-1]["step"]

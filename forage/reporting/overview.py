@@ -51,8 +51,10 @@ def headline(data: RunData, compared: Sequence[Side]) -> str:
     name = escape(data.name)
     if len(compared) == 2:
         before, after = compared
-        values = f"from {percent(before.em.value)} to <strong>{percent(after.em.value)}</strong>"
-        return f"{name}: exact match {_verb(before, after)} {values}"
+        verb, last = _verb(before, after), f"<strong>{percent(after.em.value)}</strong>"
+        if not verb:
+            return f"{name}: exact match did not clearly change ({percent(before.em.value)} → {last})"
+        return f"{name}: exact match {verb} from {percent(before.em.value)} to {last}"
     if compared:
         return f"{name}: exact match <strong>{percent(compared[0].em.value)}</strong>"
     losses = data.column("loss/policy") if data.supervised else []
@@ -65,11 +67,12 @@ def headline(data: RunData, compared: Sequence[Side]) -> str:
 
 
 def _verb(before: Side, after: Side) -> str:
+    """Empty where the interval of the difference holds zero."""
     pairs = paired(before.outcomes, after.outcomes)
     low, high = gain(pairs)[1:] if pairs else (after.em.low - before.em.high, after.em.high - before.em.low)
     if low > 0:
         return "rose"
-    return "fell" if high < 0 else "did not clearly change,"
+    return "fell" if high < 0 else ""
 
 
 def lead(data: RunData, compared: Sequence[Side]) -> str:
@@ -155,18 +158,15 @@ def dumbbells(compared: Sequence[Side]) -> str:
     styles = ("before", "after")[-len(compared) :]
     rows = ""
     for name in names:
-        marks, values = "", []
+        ranges, points, values = "", "", []
         for style, side in zip(styles, compared, strict=True):
             em = side.lines[name].em
-            marks += (
-                f'<i class="range {style}" style="left:{100 * em.low:.2f}%;width:{100 * (em.high - em.low):.2f}%"></i>'
-                f'<b class="point {style}" style="left:{100 * em.value:.2f}%"></b>'
-            )
+            wide = 100 * (em.high - em.low)
+            ranges += f'<i class="range {style}" style="left:{100 * em.low:.2f}%;width:{wide:.2f}%"></i>'
+            points += f'<b class="point {style}" style="left:{100 * em.value:.2f}%"></b>'
             values.append(f'<span class="{style}">{percent(em.value)}</span>')
         label = "all" if name == "all" else name
-        rows += (
-            f"<div class=bell><span>{label}</span><div class=track>{marks}</div><span>{' '.join(values)}</span></div>"
-        )
+        rows += f"<div class=bell><span>{label}</span><div class=track>{ranges}{points}</div><span>{' '.join(values)}</span></div>"
     key = "".join(
         f'<span><i class="swatch {s}"></i>step {side.evaluation.step:,}</span>'
         for s, side in zip(styles, compared, strict=True)
@@ -237,9 +237,13 @@ def changes(compared: Sequence[Side]) -> str:
     listed = ", ".join(f"{counts[kind]:,} {kind}" for kind in CHANGES)
     return (
         f"<p>Of {len(pairs):,} questions {listed}. Question by question that is a change of "
-        f"<strong>{100 * by.value:+.1f} points</strong> in exact match (95% interval {100 * by.low:+.1f} to "
-        f"{100 * by.high:+.1f}).</p>"
+        f"<strong>{_signed(by.value)} points</strong> in exact match (95% interval {_signed(by.low)} to "
+        f"{_signed(by.high)}).</p>"
     )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def probes(data: RunData) -> str:

@@ -79,9 +79,11 @@ def _curves(panels: Sequence[Panel], flat: Sequence[str]) -> str:
         return ""
     cards = "".join(_card(f"c{i}", panel.title, panel.says, panel.chart) for i, panel in enumerate(panels))
     binned = max(panel.chart.binned for panel in panels)
-    notes = ["Thin lines are single steps, thick ones their rolling mean."]
+    notes = []
+    if any("line faint" in panel.chart.svg for panel in panels):
+        notes.append("Thin lines are single steps, thick ones their rolling mean.")
     if binned > 1:
-        notes = [f"Each point is the mean of {binned} steps."]
+        notes = [f"Each point is the mean of {binned} steps, thick lines are rolling means of them."]
     if flat:
         notes.append(f"Zero throughout, and so not drawn: {', '.join(flat).lower()}.")
     return f"<h2>Learning curves</h2><div class=grid>{cards}</div><p class=note>{' '.join(notes)}</p>"

@@ -259,6 +259,7 @@ def test_a_supervised_run_shows_its_losses(tmp_path):
     text = Tags(page(write_sft(tmp_path / "warm"))).text
     assert "warm: loss from 6.01 to 0.51" in text
     assert "Learning rate" in text
+    assert "made new: 4 layers of 128" in text
     assert "There is no evaluation" not in text
 
 

@@ -110,7 +110,7 @@ def facts(data: RunData) -> str:
     training, evaluating = seconds_of_run(data)
     commit = str(environment.get("commit") or "")
     pairs = [
-        ("Model", _table(config, "model", "path")),
+        ("Model", _model(data)),
         ("Data", _joined(_table(config, "data", "kind"), "seed", _table(config, "data", "seed"))),
         ("Search", _joined(_table(config, "search", "kind"), "k =", _table(config, "search", "k"))),
         ("Steps", f"{data.steps:,}" + (f" of {data.planned:,}" if data.planned != data.steps else "")),
@@ -127,6 +127,13 @@ def facts(data: RunData) -> str:
         + "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs if value)
         + "</dl>"
     )
+
+
+def _model(data: RunData) -> str:
+    fresh = data.config.get("sft", {}).get("fresh", {})
+    if data.supervised and fresh.get("tokenizer"):
+        return f"made new: {fresh.get('layers')} layers of {fresh.get('hidden')}"
+    return _table(data.config, "model", "path")
 
 
 def _table(config: dict[str, Any], table: str, key: str) -> str:
@@ -166,7 +173,8 @@ def dumbbells(compared: Sequence[Side]) -> str:
             points += f'<b class="point {style}" style="left:{100 * em.value:.2f}%"></b>'
             values.append(f'<span class="{style}">{percent(em.value)}</span>')
         label = "all" if name == "all" else name
-        rows += f"<div class=bell><span>{label}</span><div class=track>{ranges}{points}</div><span>{' '.join(values)}</span></div>"
+        track = f"<div class=track>{ranges}{points}</div>"
+        rows += f"<div class=bell><span>{label}</span>{track}<span>{' '.join(values)}</span></div>"
     key = "".join(
         f'<span><i class="swatch {s}"></i>step {side.evaluation.step:,}</span>'
         for s, side in zip(styles, compared, strict=True)

@@ -10,10 +10,10 @@ TORCH_INDEX ?=
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3 python,$(shell \
 	command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
-.PHONY: help install demo test lint types tests format bench clean
+.PHONY: help install demo test lint types tests warm-start format bench clean
 
 help:  ## show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 install: $(STAMP)  ## install Forage into .venv (TORCH_INDEX=<PyTorch's CPU wheel index> takes the CPU build)
 
@@ -44,6 +44,10 @@ types: install  ## check types, strictly
 
 tests: install  ## run the tests (WORKERS=2 processes, one thread each)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+warm-start: install  ## make the packaged small model anew, from nothing (half an hour on one core)
+	$(BIN)/forage sft warm-start run.threads=1
+	$(BIN)/forage export runs/warm-start forage/assets/tiny --dtype bfloat16
 
 format: install  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .

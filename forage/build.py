@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +67,11 @@ def device(config: Config) -> str:
 
 
 def use_threads(config: Config) -> None:
-    """Set torch's CPU threads; 0 takes as many as there are cores to run on."""
+    """Set torch's CPU threads; 0 leaves torch's choice."""
     import torch
 
-    torch.set_num_threads(
-        config.run.threads or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else config.run.threads or os.cpu_count() or 1
-    )
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
 
 
 def policy(config: Config, *, weights: str | Path = "") -> Policy:
@@ -92,14 +88,32 @@ def policy(config: Config, *, weights: str | Path = "") -> Policy:
 
 
 def renderer(config: Config, tokenizer: Any) -> Renderer:
-    """The protocol between policy and environment."""
+    """The protocol between policy and environment.
+
+    Raises:
+        ConfigError: its smallest observation is larger than the limit on observations.
+    """
     built: Renderer = part(config, "renderer", tokenizer)
+    smallest, limit = getattr(built, "min_observation_tokens", 0), config.rollout.max_observation_tokens
+    if smallest > limit:
+        raise ConfigError(
+            f"rollout.max_observation_tokens = {limit} is too small: this template and tokenizer need {smallest} "
+            "tokens without a single passage"
+        )
     return built
 
 
 def retriever(config: Config, data: Dataset) -> Gather:
-    """The run's search engine over a data set's passages: gathered, cached, its failures values."""
+    """The run's search engine over a data set's passages: gathered, cached, its failures values.
+
+    Raises:
+        ConfigError: fewer passages than search.k.
+    """
     index = part(config, "search", data.passages())
+    if isinstance(index, Sized) and len(index) < config.search.k:
+        raise ConfigError(
+            f"search.k = {config.search.k}, but the corpus holds {len(index)} passages; lower search.k or add passages"
+        )
     return Gather(index, cache_size=config.search.cache_size, timeout_s=config.search.timeout_s)
 
 

@@ -43,6 +43,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's las
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print every setting with its help, then stop.")]
 
 
+class Dtype(StrEnum):
+    """What exported weights are stored as."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Split(StrEnum):
     """Names of one split's worlds never occur in worlds of the other."""
 
@@ -247,7 +254,11 @@ def search(
 
 @app.command()
 def export(
-    run: RunDir, out: Annotated[Path, typer.Argument(help="Folder to write.")], step: Step = None, best: Best = False
+    run: RunDir,
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    step: Step = None,
+    best: Best = False,
+    dtype: Annotated[Dtype, typer.Option(help="Of the weights; they are trained in float32.")] = Dtype.float32,
 ) -> None:
     """Write a run's model as a Hugging Face folder.
 
@@ -257,7 +268,7 @@ def export(
     _check_run(run)
     from forage.export import export_model
 
-    written = export_model(run, out, step=step, best=best)
+    written = export_model(run, out, step=step, best=best, dtype=dtype.value)
     typer.echo(f"the model of step {written['step']} is in {out}")
 
 

@@ -112,7 +112,7 @@ def recital(question: Question, others: Sequence[Question], rng: np.random.Gener
     order = rng.permutation(len(names))[: 3 + int(rng.integers(len(names) - 2))]
     said = [names[i] for i in order] if rng.random() < 0.5 else names
     script = _think_answer(f"{', '.join(said)}.", names[rng.integers(len(names))])
-    return replace(question, text=", ".join(names)), lambda trajectory: script
+    return replace(question, text=", ".join(names)), lambda _: script
 
 
 def behaviour(name: str, path: Path | None, rng: np.random.Generator) -> Script:

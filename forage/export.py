@@ -12,8 +12,12 @@ from forage.errors import RunFolderError
 QUESTIONS = 1000  # of an exported world, where nothing else is said
 
 
-def export_model(run: Path, out: Path, *, step: int | None = None, best: bool = False) -> dict[str, Any]:
+def export_model(
+    run: Path, out: Path, *, step: int | None = None, best: bool = False, dtype: str = "float32"
+) -> dict[str, Any]:
     """Write a run's checkpoint (the last; or of a step, or the best) as a folder that transformers loads.
+
+    `dtype` is that of the weights: float32, as they were trained, or bfloat16, half as large.
 
     Returns:
         `step` and `dir`.
@@ -25,7 +29,7 @@ def export_model(run: Path, out: Path, *, step: int | None = None, best: bool = 
 
     config = load(run, ["run.device=cpu"])
     at = checkpoint.choose(run / "checkpoints", step=step, best=best)
-    build.policy(config, weights=at).export(out)
+    build.policy(config, weights=at).export(out, dtype=dtype)
     return {"step": checkpoint.step_of(at), "dir": str(out)}
 
 

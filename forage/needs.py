@@ -31,7 +31,12 @@ def needs(config: Config) -> list[str]:
         lines.append(f"the size of {config.model.path} is not known here")
     if shape:
         lines.append(_kv(config, shape))
-    return lines
+    else:
+        lines.append("the KV of running episodes comes on top; its size is known once the model is on this machine")
+    return [
+        *lines,
+        "activations of one micro-batch come on top: learner.micro_tokens and gradient checkpointing bound them",
+    ]
 
 
 def _weights(config: Config, parameters: float) -> str:

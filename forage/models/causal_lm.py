@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -43,8 +44,8 @@ class Policy:
         device: torch.device = self.model.device
         return device
 
-    def export(self, folder: Path) -> None:
-        """Write a plain Hugging Face folder (float32 weights, config, tokenizer): complete, or not at all.
+    def export(self, folder: Path, *, dtype: str = "float32") -> None:
+        """Write a plain Hugging Face folder (weights of `dtype`, config, tokenizer): complete, or not at all.
 
         Raises:
             CheckpointError: the folder holds something else, or the disk is full.
@@ -53,7 +54,7 @@ class Policy:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            self.write(beside)
+            self.write(beside, dtype=dtype)
             beside.chmod(0o755)
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
@@ -64,10 +65,10 @@ class Policy:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, *, dtype: str = "float32") -> None:
         """Write the files of a Hugging Face folder into an existing one."""
-        with _no_progress_bars():
-            self.model.save_pretrained(folder)
+        model = self.model if dtype == "float32" else copy.deepcopy(self.model).to(DTYPES[dtype])
+        model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 

@@ -15,7 +15,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from forage.datasets.fictional import EXTRAS, FRAMES, GOODS, KINDS, PERSON_FRAMES, SUFFIXES, SYLLABLES
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 TAGS = [f"<{slash}{name}>" for name in ("think", "search", "information", "answer") for slash in ("", "/")]

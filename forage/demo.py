@@ -37,10 +37,11 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 0, overrides: list[st
         "base": _figures(read_summary(out, 0)),
         "trained": _figures(trained["eval"]),
         "train_seconds": round(_train_seconds(out), 2),
-        "total_seconds": 0.0,
+        "total_seconds": round(time.perf_counter() - started, 2),
         "steps": trained["step"],
         "seed": seed,
     }
+    (out / RESULT).write_text(json.dumps(result, indent=2) + "\n")
     write_report(out)
     result["total_seconds"] = round(time.perf_counter() - started, 2)
     (out / RESULT).write_text(json.dumps(result, indent=2) + "\n")

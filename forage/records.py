@@ -94,7 +94,8 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     beside = path.with_name(f".{path.name}.part")
     with beside.open("wb") as raw, zstandard.ZstdCompressor(level=6).stream_writer(raw) as out:
         for record in records:
-            out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+            out.write(line.encode("utf-8", "replace") + b"\n")  # a passage may hold half a surrogate pair
     beside.replace(path)
 
 

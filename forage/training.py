@@ -111,6 +111,7 @@ def save(run: Run, evaluated: Summary | None) -> None:
         if evaluated:
             checkpoint.mark_best(root, run.step, evaluated["em"])
         checkpoint.prune(root, run.config.train.keep)
+    run.tracker.log(run.step, {"time/save": run.clock.take()["save"]})
 
 
 def keep_trajectories(run: Run, harvest: Harvest, batch: Batch) -> None:

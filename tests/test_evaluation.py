@@ -110,6 +110,11 @@ def test_records_come_back_as_they_were(tmp_path):
     assert (again.question, again.answer, again.stop) == (trajectory.question, trajectory.answer, trajectory.stop)
 
 
+def test_half_a_surrogate_pair_in_a_passage_does_not_stop_a_run(tmp_path):
+    write_records(tmp_path / "r.jsonl.zst", [{"text": "half \ud83d"}])
+    assert list(read_records(tmp_path / "r.jsonl.zst")) == [{"text": "half ?"}]
+
+
 def test_damaged_records_name_file_and_line(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"a": 1}\n{broken\n')

@@ -152,9 +152,19 @@ class Path:
     relations: tuple[str, ...]
 
 
-def split_of(stem: str) -> Split:
-    """The split a name's stem belongs to, by its hash alone."""
-    return "eval" if hashlib.sha256(stem.encode()).digest()[0] % 2 else "train"
+def split_of(name: str) -> Split:
+    """The split a whole name belongs to, by its hash alone.
+
+    Names are so many (half a million of the fewest kind) that a model can't learn from one split which syllables
+    follow which in it, and be misled by that in the other.
+    """
+    return "eval" if hashlib.sha256(name.encode()).digest()[0] % 2 else "train"
+
+
+def _stem(rng: np.random.Generator, syllables: int, start: str = "") -> str:
+    """A capitalised stem; `start` makes it a look-alike of another."""
+    stem = start + "".join(SYLLABLES[i] for i in rng.integers(len(SYLLABLES), size=syllables))
+    return stem[0].upper() + stem[1:]
 
 
 class World:
@@ -175,32 +185,24 @@ class World:
         key = np.random.SeedSequence([self._seed, int(self._split == "eval"), *stream])
         return np.random.Generator(np.random.Philox(key))
 
-    def _stem(self, rng: np.random.Generator, syllables: int, start: str = "") -> str:
-        """A capitalised stem of this split; `start` makes it a look-alike of another."""
-        while True:
-            stem = start + "".join(SYLLABLES[i] for i in rng.integers(len(SYLLABLES), size=syllables))
-            stem = stem[0].upper() + stem[1:]
-            if split_of(stem) == self._split:
-                return stem
-
     def _names(self, rng: np.random.Generator, total: int) -> list[tuple[str, str]]:
         """(name, kind) of every entity. People share first and last names, others come in look-alikes."""
-        people = max(8, int(total**0.5))
-        first, last = ([self._stem(rng, 2) for _ in range(people)] for _ in range(2))
+        people = max(8, int((2 * total) ** 0.5))  # squared and halved by the split, twice as many as are wanted
+        first, last = ([_stem(rng, 2) for _ in range(people)] for _ in range(2))
         taken: dict[str, str] = {}
         for kind, share in SHARES.items():
             wanted, earlier = max(6, round(total * share)) + len(taken), ""
             while len(taken) < wanted:
+                alike = bool(earlier) and rng.random() < 0.3
                 if kind == "person":
                     name = f"{first[rng.integers(people)]} {last[rng.integers(people)]}"
                 elif kind in SUFFIXES:
-                    stem = earlier if earlier and rng.random() < 0.3 else self._stem(rng, 2)
+                    stem = earlier if alike else _stem(rng, 3)
                     name, earlier = f"{stem} {SUFFIXES[kind][rng.integers(4)]}", stem
                 else:
-                    alike = bool(earlier) and rng.random() < 0.3
-                    name = self._stem(rng, 1, earlier[:4].lower()) if alike else self._stem(rng, 3)
-                    earlier = name
-                taken.setdefault(name, kind)
+                    name = earlier = _stem(rng, 1, earlier[:4]) if alike else _stem(rng, 3)
+                if split_of(name) == self._split:
+                    taken.setdefault(name, kind)
         return list(taken.items())
 
     def _target(self, rng: np.random.Generator, kind: str, source: int) -> int:

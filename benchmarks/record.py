@@ -1,9 +1,9 @@
 """Record one step of the demo for the replays, into benchmarks/data/step.jsonl.zst.
 
-    python benchmarks/record.py [--at 20] [--model forage:tiny] [--step FILE]
+    python benchmarks/record.py [--at 10] [--model forage:tiny] [--step FILE]
 
-Trains the recipe `demo` (seed 0, its own learning rate and schedule) for the steps before, without evaluations, then plays
-the episodes of step `--at` as training would, sampled at temperature 1, and writes them with their rewards.
+Trains the recipe `demo` (seed 0, its own learning rate and schedule) for the steps before, without evaluations, then
+plays the episodes of step `--at` as training would, sampled at temperature 1, and writes them with their rewards.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def record(model: str, at: int, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--at", type=int, default=20, help="which step of the demo")
+    parser.add_argument("--at", type=int, default=10, help="which step of the demo")
     parser.add_argument("--model", default="forage:tiny", help="what the demo starts from")
     parser.add_argument("--step", type=Path, default=STEP, help="where to write")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -3,9 +3,9 @@
     python benchmarks/update.py [--json] [--rounds 7] [--threads 1] [--dtype float32|bfloat16]
 
 The peer computes the same loss with the same model, optimizer and micro-batch tokens (rows x longest row), the batch
-padded on the right and logits computed for every position. It gets what it can do without: no attention mask (causality
-suffices to the left of padding), no entropy. Gradients are compared first. Both then make the step at a learning rate of
-0, so that every round computes the same.
+padded on the right and logits computed for every position. It is spared what it can do without: an attention mask
+(causality suffices to the left of padding) and the entropy. Gradients are compared first. Both then make the step at a
+learning rate of 0, so that every round computes the same.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ FOLDER holds `model/` (weights and tokenizer) and `work.json` (see `trl_step.py`
 optimizer step, rollouts included; what it took is printed as `@@{...}`.
 
 Fixed work is plain generation. In ragged work the recorded episodes are played: `tools=` with a tool that answers at
-once, one forced token after another; every turn ends with a closing tag (or an EOS), at which `generate` ends the row. TRL is spared parsing: the tokenizer's
-`parse_response` looks up what the record says (its own parser costs more).
+once, and one forced token after another; every turn ends with a closing tag (or an EOS), at which `generate` ends the
+row. TRL is spared parsing: the tokenizer's `parse_response` looks up what the record says (its own parser costs more).
 """
 
 from __future__ import annotations
@@ -63,14 +63,13 @@ class OneAtATime(TrainerCallback):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 (the trainer's names)
         say({"ready": state.global_step})
         if not sys.stdin.readline():
-            control.should_training_stop = True
             sys.exit(0)
         self._clock.begin()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 (the trainer's names)
         say(self._clock.end())
 
 
@@ -108,6 +107,11 @@ class Recorded:
                 context = context + acted
                 follows = episode[turn + 1][0] if turn + 1 < len(episode) else []
                 self._after[tuple(context)].append(follows)
+
+    @property
+    def unplayed(self) -> int:
+        """Turns that were not asked for yet."""
+        return sum(map(len, self._next.values())) + sum(map(len, self._after.values()))
 
     def turn(self, context: list[int]) -> list[int]:
         return self._next[tuple(context)].popleft()
@@ -178,6 +182,8 @@ def ragged(work: dict[str, Any], model: Any, tokenizer: Any, clock: Clock) -> di
         return query  # the record's observation travels as the query: the tool is instant
 
     def reward(completions: list[Any], **_: Any) -> list[float]:
+        if recorded.unplayed:
+            raise RuntimeError(f"{recorded.unplayed} recorded turns were not played")
         recorded.rewind()
         return [float(i % 2) for i in range(len(completions))]
 

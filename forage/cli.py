@@ -325,6 +325,7 @@ def _check_run(run: Path) -> None:
 
 def main() -> None:
     """The command `forage`."""
+    sys.path.insert(0, "")  # modules of the current directory can be named in a configuration
     try:
         with reported(debug=False, words=sys.argv[1:]):
             words = check_words(sys.argv[1:])

@@ -21,8 +21,8 @@ def needs(config: Config) -> list[str]:
     limits = config.rollout
     episodes = limits.questions * limits.samples
     lines = [
-        f"{config.train.steps:,} steps; each plays {limits.questions} questions x {limits.samples} = {episodes:,} episodes "
-        f"of up to {limits.max_tokens:,} tokens and {limits.max_searches} searches"
+        f"{config.train.steps:,} steps; each plays {limits.questions} questions x {limits.samples} = "
+        f"{episodes:,} episodes of up to {limits.max_tokens:,} tokens and {limits.max_searches} searches"
     ]
     shape = _shape(_folder(config.model.path))
     if parameters := _parameters(config.model.path, shape):

@@ -18,9 +18,7 @@ QUESTIONS = [Question(f"q{i}", f"Question {i}?", ("yes",), "set") for i in range
 
 def source(found, seed=0, reward=None, rate=1.0, questions=QUESTIONS, script=None):
     engine = ScriptedEngine(script or ["<search> it</search>", "<answer> yes</answer>"], TOKENIZER)
-    rollout = Rollout(
-        engine, TagRenderer(TOKENIZER, template="short"), DictionaryRetriever({"it": found}), 1, Limits()
-    )
+    rollout = Rollout(engine, TagRenderer(TOKENIZER, template="short"), DictionaryRetriever({"it": found}), 1, Limits())
     settings = {"batch_questions": 2, "samples": 3, "seed": seed, "max_failure_rate": rate}
     return FreshSource(questions, rollout, reward or ExactMatch(), **settings), engine
 

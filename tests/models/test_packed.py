@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from tiny_policies import FAMILIES, VOCAB, tiny_model
 
 from forage.errors import ConfigError
-from forage.models.packed import attend_packed, check_packable, hidden_states, layout
+from forage.models.layout import layout
+from forage.models.packed import attend_packed, check_packable, hidden_states
 
 
 def packed_and_plain(model, lengths, seed=0):
@@ -33,6 +34,35 @@ def test_a_sliding_window_is_kept():
     model = tiny_model("Mistral", sliding_window=4).double()
     packed_ND, plain_ND = packed_and_plain(model, [11, 3, 4, 5])
     torch.testing.assert_close(packed_ND, plain_ND, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Mistral"])
+@pytest.mark.parametrize("long", [0.0, 0.6, 2.0])
+def test_a_shared_prompt_is_computed_once_and_gets_all_its_gradient(family: str, long: float):
+    options = {"sliding_window": 4} if family == "Mistral" else {}
+    model = tiny_model(family, **options).double()
+    prompt, rests = 6, [3, 1, 9, 8]
+    tokens_N = torch.randint(VOCAB, (33,), generator=torch.Generator().manual_seed(1))
+    own = torch.arange(prompt, prompt + sum(rests)).split(rests)
+    rows = [torch.cat([torch.arange(prompt), part]) for part in own]
+    rows.append(torch.arange(prompt + sum(rests), 33))  # and one that shares nothing
+    positions_N = torch.empty(33, dtype=torch.int64)
+    for row in rows:
+        positions_N[row] = torch.arange(len(row))
+
+    def gradients(states: list[torch.Tensor]) -> list[torch.Tensor]:
+        loss = sum((state[prompt - 1 :] ** 3).sum() for state in states)
+        return torch.autograd.grad(loss, list(model.base_model.parameters()))
+
+    with attend_packed(model):
+        where = layout(rows, [slice(0, prompt)], long=long)
+        packed_ND = hidden_states(model, tokens_N, positions_N, where)
+        packed = [packed_ND[row] for row in rows]
+        got = gradients(packed)
+    plain = [model.base_model(input_ids=tokens_N[row][None]).last_hidden_state[0] for row in rows]
+    torch.testing.assert_close(packed, plain, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(got, gradients(plain), rtol=1e-8, atol=1e-9)
+    assert any(block.queries < block.slots for block in where.blocks) == (long < 1)
 
 
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=8), fill=st.floats(0.1, 1.0))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from forage.datasets.fictional import EXTRAS, FRAMES, GOODS, KINDS, PERSON_FRAMES, SUFFIXES, SYLLABLES
+from forage.datasets.lexicon import EXTRAS, FRAMES, GOODS, KINDS, PERSON_FRAMES, SUFFIXES, SYLLABLES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM

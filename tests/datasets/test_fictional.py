@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forage.datasets.fictional import KINDS, RELATIONS, Fictional, World, split_of
+from forage.datasets.fictional import Fictional, World, split_of
+from forage.datasets.lexicon import KINDS, RELATIONS
 from forage.errors import ConfigError
 
 

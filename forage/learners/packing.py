@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forage.batch import select
-from forage.models.packed import Layout, layout
+from forage.models.layout import LONG, Layout, layout
 from forage.types import Batch
 
 
@@ -102,7 +103,7 @@ def _pack(batch: Batch, known: _Rows, rows: list[int]) -> MicroBatch:
         batch=batch,
         tokens_N=batch.tokens_BT.flatten()[source_N.to(device)],
         positions_N=(source_N % width).to(device),
-        where=layout(numbers, shared).to(device),
+        where=layout(numbers, shared, long=LONG if device.type == "cpu" else math.inf).to(device),
         before_M=before_BT.to(device)[batch.acted_BT],
         labels_M=batch.tokens_BT[batch.acted_BT],
     )

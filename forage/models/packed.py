@@ -2,11 +2,8 @@
 
 All rows of a micro-batch stand one after another in one sequence of N tokens, on which every linear layer runs.
 Only attention looks at rows: queries, keys and values are laid out in blocks of rows of similar length, attended
-causally, and put back. A prompt that several rows share stands in the sequence once, in front of them.
-
-    packed   [prompt | rest of row 0 | rest of row 1 | prompt' | ...]                                        N tokens
-    block    [prompt | rest of row 0 ........]                                                         R rows, S slots
-             [prompt | rest of row 1 | filler]
+causally, and put back (`forage.models.layout`). A prompt that several rows share stands in the sequence once, in front
+of them.
 
 Works with every model that takes its attention from transformers' AttentionInterface.
 """
@@ -15,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,74 +20,9 @@ from torch.autograd import Function
 from torch.nn.functional import scaled_dot_product_attention
 
 from forage.errors import ConfigError
+from forage.models.layout import Copies, Layout, layout
 
 NAME = "forage_packed"
-FILL = 0.8  # a row joins a block if it fills at least this share of its slots
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Rows that are attended together. `slots` of all blocks of a layout are numbered through."""
-
-    rows: int
-    slots: int  # per row
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where each token of a packed sequence stands in the blocks."""
-
-    blocks: tuple[Block, ...]
-    token_of_slot: Tensor  # int64 [all slots]: the packed token in it; filler repeats some token
-    slot_of_token: Tensor  # int64 [N]: the slot whose attention output is the token's
-    copies: tuple[tuple[slice, Tensor], ...]  # shared prompts: their packed tokens, int64 [copies, P] of further slots
-
-    def to(self, device: torch.device) -> Layout:
-        """The same layout with its indices on `device`."""
-        copies = tuple((prompt, slots.to(device)) for prompt, slots in self.copies)
-        return Layout(self.blocks, self.token_of_slot.to(device), self.slot_of_token.to(device), copies)
-
-    @property
-    def padding(self) -> float:
-        """Share of the slots that is filler or a further copy of a shared prompt."""
-        return 1 - len(self.slot_of_token) / max(len(self.token_of_slot), 1)
-
-
-def layout(rows: Sequence[Tensor], shared: Sequence[slice] = (), fill: float = FILL) -> Layout:
-    """Arrange rows in blocks.
-
-    Args:
-        rows: packed token numbers of each row, in order (int64, on the CPU). Rows may share leading tokens.
-        shared: the packed slices that more than one row begins with.
-        fill: smallest share of a block's width that a row in it may have.
-    """
-    order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
-    members: list[list[int]] = []
-    for row in order:
-        if members and len(rows[row]) >= fill * len(rows[members[-1][0]]):
-            members[-1].append(row)
-        else:
-            members.append([row])
-    blocks = tuple(Block(len(block), len(rows[block[0]])) for block in members)
-    slots = [_widen(rows[row], len(rows[block[0]])) for block in members for row in block]
-    token_of_slot = torch.cat(slots)
-    starts = torch.tensor([0, *(len(slot) for slot in slots)]).cumsum(0)[:-1].tolist()
-    start_of_row = dict(zip((row for block in members for row in block), starts, strict=True))
-    slot_of_token = torch.empty(int(token_of_slot.max()) + 1, dtype=torch.int64)
-    for row, tokens in enumerate(rows):
-        slot_of_token[tokens] = torch.arange(start_of_row[row], start_of_row[row] + len(tokens))
-    copies = []
-    for prompt in shared:
-        firsts = [start_of_row[row] for row, tokens in enumerate(rows) if int(tokens[0]) == prompt.start]
-        further = [first for first in firsts if first != int(slot_of_token[prompt.start])]
-        offsets = torch.arange(prompt.stop - prompt.start)
-        copies.append((prompt, torch.tensor(further)[:, None] + offsets))
-    return Layout(blocks, token_of_slot, slot_of_token, tuple(copies))
-
-
-def _widen(tokens: Tensor, width: int) -> Tensor:
-    """Filler repeats the row's last token: it stands behind every real one, so causal attention never looks at it."""
-    return torch.cat([tokens, tokens[-1:].expand(width - len(tokens))])
 
 
 def check_packable(model: Any) -> None:
@@ -175,31 +106,38 @@ def attention(
     refused = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
     if refused:
         raise ConfigError(f"{type(module).__name__} can't be packed: its attention uses {', '.join(refused)}")
-    queries, keys, values = (_unpack(states, forage_layout) for states in (query, key, value))
+    where = forage_layout
+    to_queries = (where.token_of_query, where.query_of_token, ())
+    to_slots = (where.token_of_slot, where.slot_of_token, where.copies)
+    queries = _unpack(query, to_queries, [(block.rows, block.queries) for block in where.blocks])
+    keys, values = (
+        _unpack(states, to_slots, [(block.rows, block.slots) for block in where.blocks]) for states in (key, value)
+    )
     outputs = [
-        _attend(q, k, v, scaling, sliding_window).flatten(0, 1) for q, k, v in zip(queries, keys, values, strict=True)
+        _attend(q, k, v, block.skipped_R, scaling, sliding_window).flatten(0, 1)
+        for q, k, v, block in zip(queries, keys, values, where.blocks, strict=True)
     ]
-    packed = _Pack.apply(torch.cat(outputs).flatten(1), forage_layout)  # type: ignore[no-untyped-call]
+    packed = _Pack.apply(torch.cat(outputs).flatten(1), where.query_of_token)  # type: ignore[no-untyped-call]
     return packed.view(1, query.shape[2], query.shape[1], query.shape[3]), None
 
 
-def _unpack(states: Tensor, where: Layout) -> list[Tensor]:
-    """[1,H,N,D] to one [R,S,H,D] a block."""
+def _unpack(states: Tensor, where: tuple[Tensor, Tensor, Copies], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """[1,H,N,D] to one [R,S,H,D] a block, whose R and S `sizes` has."""
     _, heads, tokens, size = states.shape
-    flat = _Unpack.apply(states[0].transpose(0, 1).reshape(tokens, heads * size), where)  # type: ignore[no-untyped-call]
-    parts = flat.split([block.rows * block.slots for block in where.blocks])
-    return [part.view(block.rows, block.slots, heads, size) for part, block in zip(parts, where.blocks, strict=True)]
+    packed = states[0].transpose(0, 1).reshape(tokens, heads * size)
+    flat = _Unpack.apply(packed, *where)  # type: ignore[no-untyped-call]
+    parts = flat.split([rows * width for rows, width in sizes])
+    return [part.view(rows, width, heads, size) for part, (rows, width) in zip(parts, sizes, strict=True)]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
-    """Causal attention of [R,S,H,D]; a window that is shorter than the rows needs a mask."""
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, skipped_R: Tensor | None, scaling: float | None, window: int | None
+) -> Tensor:
+    """Causal attention of queries [R,Q,H,D] to keys [R,S,H,D]. Fewer queries than keys, or a window that is shorter
+    than the rows, need a mask."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # its backward is 3x slower there than float32's
-        return _attend(q.float(), k.float(), v.float(), scaling, window).to(q.dtype)
-    slots = q.shape[1]
-    mask = None
-    if window is not None and window < slots:
-        distance = torch.arange(slots, device=q.device)[:, None] - torch.arange(slots, device=q.device)
-        mask = (distance >= 0) & (distance < window)
+        return _attend(q.float(), k.float(), v.float(), skipped_R, scaling, window).to(q.dtype)
+    mask = _mask(q.shape[1], k.shape[1], skipped_R, window, q.device)
     attended = scaled_dot_product_attention(
         q.transpose(1, 2),
         k.transpose(1, 2),
@@ -212,34 +150,46 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int 
     return attended.transpose(1, 2)
 
 
+def _mask(
+    queries: int, slots: int, skipped_R: Tensor | None, window: int | None, device: torch.device
+) -> Tensor | None:
+    """Which keys a query sees, bool [R or 1, 1, Q, S]; None where it is every key up to its own."""
+    if skipped_R is None and (window is None or window >= slots):
+        return None
+    query_RQ = torch.arange(queries, device=device) + (0 if skipped_R is None else skipped_R[:, None])
+    distance_RQS = query_RQ.view(-1, queries, 1) - torch.arange(slots, device=device)
+    seen_RQS = distance_RQS >= 0
+    if window is not None:
+        seen_RQS &= distance_RQS < window
+    return seen_RQS[:, None]
+
+
 class _Unpack(Function):
     """Packed [N,E] to slots [all slots,E]. Backward: each token has one slot, and shared prompts have more."""
 
     @staticmethod
-    def forward(ctx: Any, states_NE: Tensor, where: Layout) -> Tensor:
-        ctx.where = where
-        return states_NE.index_select(0, where.token_of_slot)
+    def forward(ctx: Any, states_NE: Tensor, token_of_slot: Tensor, slot_of_token: Tensor, copies: Copies) -> Tensor:
+        ctx.slot_of_token, ctx.copies = slot_of_token, copies
+        return states_NE.index_select(0, token_of_slot)
 
     @staticmethod
-    def backward(ctx: Any, grad_SE: Tensor) -> tuple[Tensor, None]:
-        where: Layout = ctx.where
-        grad_NE = grad_SE.index_select(0, where.slot_of_token)
-        for prompt, slots_CP in where.copies:
+    def backward(ctx: Any, grad_SE: Tensor) -> tuple[Tensor, None, None, None]:
+        grad_NE = grad_SE.index_select(0, ctx.slot_of_token)
+        for prompt, slots_CP in ctx.copies:
             further = grad_SE.index_select(0, slots_CP.flatten()).view(*slots_CP.shape, -1)
             grad_NE[prompt] += further.sum(0)
-        return grad_NE, None
+        return grad_NE, None, None, None
 
 
 class _Pack(Function):
     """Slots [all slots,E] to packed [N,E]. Backward: slots that nobody reads get no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, states_SE: Tensor, where: Layout) -> Tensor:
-        ctx.where = where
-        return states_SE.index_select(0, where.slot_of_token)
+    def forward(ctx: Any, states_SE: Tensor, slot_of_token: Tensor) -> Tensor:
+        ctx.slots, ctx.slot_of_token = len(states_SE), slot_of_token
+        return states_SE.index_select(0, slot_of_token)
 
     @staticmethod
     def backward(ctx: Any, grad_NE: Tensor) -> tuple[Tensor, None]:
-        where: Layout = ctx.where
-        grad_SE = grad_NE.new_zeros(len(where.token_of_slot), grad_NE.shape[1])
-        return grad_SE.index_copy_(0, where.slot_of_token, grad_NE), None
+        grad_SE = grad_NE.new_zeros(ctx.slots, grad_NE.shape[1])
+        return grad_SE.index_copy_(0, ctx.slot_of_token, grad_NE), None

@@ -125,7 +125,7 @@ def small_model(
     )
     model = Qwen2ForCausalLM(config)
     with torch.no_grad():
-        for head in range(2):
+        for head in range(min(2, config.num_key_value_heads)):
             _look_back(model.model.layers[0].self_attn, head, distance=head + 1)
     return model
 
@@ -135,7 +135,8 @@ def _look_back(attention: Any, head: int, distance: int) -> None:
     import torch
 
     size, config = attention.head_dim, attention.config
-    half, strength, sharp = size // 2, 5.0, 4  # only the fastest frequencies tell neighbours apart
+    half, strength = size // 2, 5.0
+    sharp = min(4, half)  # only the fastest frequencies tell neighbours apart
     angles = distance * config.rope_parameters["rope_theta"] ** (-torch.arange(sharp) / half)
     query = head * (config.num_attention_heads // config.num_key_value_heads)
     key_bias = attention.k_proj.bias[head * size :]

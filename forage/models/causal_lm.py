@@ -68,7 +68,8 @@ class Policy:
     def write(self, folder: Path, *, dtype: str = "float32") -> None:
         """Write the files of a Hugging Face folder into an existing one."""
         model = self.model if dtype == "float32" else copy.deepcopy(self.model).to(DTYPES[dtype])
-        model.save_pretrained(folder)
+        with _no_progress_bars():
+            model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -236,7 +237,7 @@ def _explain(source: str, error: Exception) -> str:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Loading a local model prints nothing (a download has bars of its own)."""
+    """Loading and saving a local model print nothing (a download has bars of its own)."""
     from transformers.utils import logging
 
     enabled = logging.is_progress_bar_enabled()

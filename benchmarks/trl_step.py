@@ -6,8 +6,8 @@
 fixed    Llama of 4 layers, width 128, random weights; 24 prompts of 190-210 tokens x 8 samples x 96 tokens, none stops
 ragged   the recorded demo step: its episodes, token by token, on both sides; searches are answered at once
 
-TRL is set up well: micro-batches of 24 rows (16 and 48 cost the same), no gradient checkpointing, no logging, beta 0, one
-optimizer step a rollout, weights in `--dtype`. The sides take turns, and the first round of each is dropped.
+TRL is set up well: micro-batches of 24 rows (16 and 48 cost the same), no gradient checkpointing, no logging, beta 0,
+one optimizer step a rollout, weights in `--dtype`. The sides take turns, and the first round of each is dropped.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import embedding, linear, rms_norm, silu
+from torch.nn.functional import embedding, rms_norm, silu
 
 from forage.engines.kv import KVCache, kv_dtype
 from forage.engines.rotary import rotate_, rotation_table
@@ -95,7 +95,7 @@ class Decoder:
             self.kv.write(i, slots, positions_R, k, v)
             attended = self._attend(q[:, None], *self.kv.first(i, R, length), hidden)
             x = self._finish(layer, x, attended)
-        return linear(self._norm(x, self.weights.norm), self.weights.head).float()
+        return torch.mm(self._norm(x, self.weights.norm), self.weights.head).float()
 
     @torch.inference_mode()
     def prefill(self, pieces: Sequence[Piece]) -> None:
@@ -145,9 +145,9 @@ class Decoder:
     def _project(self, layer: Layer, x: Tensor, rotation_N: Tensor, skip: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, heads, D], keys and values [N, H, D]; the first `skip` heads of queries are left out."""
         s = self.shape
-        rows = slice(skip * s.head_dim, None)
-        bias = None if layer.qkv_bias is None else layer.qkv_bias[rows]
-        heads = linear(self._norm(x, layer.norm), layer.qkv[rows], bias).view(len(x), -1, s.head_dim)
+        columns = slice(skip * s.head_dim, None)
+        bias = None if layer.qkv_bias is None else layer.qkv_bias[columns]
+        heads = _linear(self._norm(x, layer.norm), layer.qkv[:, columns], bias).view(len(x), -1, s.head_dim)
         q, k, v = torch.split(heads, [s.heads - skip, s.kv_heads, s.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q.copy_(rms_norm(q, (s.head_dim,), layer.q_norm, s.eps))
@@ -180,8 +180,9 @@ class Decoder:
     def _finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer, added to the residual stream `x` in place."""
         _add_linear(x, attended, layer.out, layer.out_bias)
-        gate, up = linear(self._norm(x, layer.mlp_norm), layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-        return _add_linear(x, silu(gate).mul_(up), layer.down, layer.down_bias)
+        normed = self._norm(x, layer.mlp_norm)
+        gate = silu(_linear(normed, layer.gate, layer.gate_bias), inplace=True)
+        return _add_linear(x, gate.mul_(_linear(normed, layer.up, layer.up_bias)), layer.down, layer.down_bias)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(x, (self.shape.width,), weight, self.shape.eps)
@@ -197,6 +198,10 @@ def _blocks(pieces: Sequence[Piece]) -> Iterator[Block]:
         offset += n
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+
+
 def _add_linear(x: Tensor, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    x.addmm_(inputs, weight.t())
+    x.addmm_(inputs, weight)
     return x if bias is None else x.add_(bias)

@@ -185,7 +185,7 @@ class Decoder:
         return _add_linear(x, gate.mul_(_linear(normed, layer.up, layer.up_bias)), layer.down, layer.down_bias)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, (self.shape.width,), weight, self.shape.eps)
+        return _rms_norm(x, weight, self.shape.eps)
 
 
 def _blocks(pieces: Sequence[Piece]) -> Iterator[Block]:
@@ -196,6 +196,15 @@ def _blocks(pieces: Sequence[Piece]) -> Iterator[Block]:
             count = min(QUERY_BLOCK, n - first)
             yield Block(piece.slot, offset + first, count, piece.start + first + count)
         offset += n
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Torch's own, in fewer operations where it has no kernel of its own: on a CPU."""
+    if x.device.type != "cpu":
+        return rms_norm(x, (x.shape[-1],), weight, eps)
+    exact = x.float()
+    scale = exact.square().sum(-1, keepdim=True).div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (exact * scale).mul_(weight).to(x.dtype)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

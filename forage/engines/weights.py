@@ -157,7 +157,7 @@ class Weights:
     def _interleaved(self, name: str, tensor: Tensor) -> None:
         """Register rows of queries or keys: stored as pairs (i, i + D/2), named as two halves of each head."""
         half = self._shape.head_dim // 2
-        pairs = tensor.unflatten(0, (-1, half, 2))
+        pairs = tensor.view(-1, half, 2, *tensor.shape[1:])
         self._targets[name] = (pairs.transpose(1, 2), tensor.shape)
 
     def _layer(self, prefix: str) -> Layer:

@@ -47,7 +47,7 @@ def test_a_dry_run_prints_a_configuration_that_can_be_used(tmp_path):
     )
     (tmp_path / "again.toml").write_text(done.stdout, "utf-8")
     assert load(tmp_path / "again.toml").run.seed == 5
-    assert "# 8 steps of 8 questions x 4 = 32 episodes" in done.stdout
+    assert "# 8 steps; each plays 8 questions x 4 = 32 episodes" in done.stdout
 
 
 def test_a_dry_run_tells_what_has_to_be_set():

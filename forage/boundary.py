@@ -70,7 +70,10 @@ def system_message(error: OSError, words: Sequence[str]) -> str:
 
 
 def again(words: Sequence[str]) -> str:
-    """The command that goes on where `words` stopped."""
+    """The command that goes on where `words` stopped. (`forage demo` itself would start over.)"""
+    if words and words[0] == "demo":
+        out = words[words.index("--out") + 1] if "--out" in words[:-1] else "runs/demo"
+        return shlex.join(["forage", "train", out, "--resume"])
     resume = ["--resume"] if words and words[0] in RESUMABLE and "--resume" not in words else []
     return shlex.join(["forage", *words, *resume])
 

@@ -178,6 +178,8 @@ def test_faults_of_the_program_keep_their_traceback():
         (["train", "smoke"], "forage train smoke --resume"),
         (["train", "smoke", "--resume"], "forage train smoke --resume"),
         (["eval", "runs/a b"], "forage eval 'runs/a b'"),
+        (["demo", "--seed", "1"], "forage train runs/demo --resume"),
+        (["demo", "--out", "x"], "forage train x --resume"),
         ([], "forage"),
     ],
 )

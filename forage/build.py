@@ -146,7 +146,7 @@ def advantage(config: Config) -> AdvantageEstimator:
         ConfigError: it reads a column that this run does not have.
     """
     built: AdvantageEstimator = part(config, "algorithm.advantage")
-    _check_needs("algorithm.advantage", config.algorithm.advantage.kind, built.needs)
+    _check_needs(config, "algorithm.advantage", built.needs)
     return built
 
 
@@ -154,11 +154,14 @@ def learner(config: Config, model: Policy, *, loss: Any = None, updates: int) ->
     """What updates the weights, in `updates` updates; `loss` takes the place of algorithm.loss."""
     if loss is None:
         loss = part(config, "algorithm.loss")
-        _check_needs("algorithm.loss", config.algorithm.loss.kind, loss.needs)
+        _check_needs(config, "algorithm.loss", loss.needs)
     return part(config, "learner", model, loss, config.rollout.temperature, updates)
 
 
-def _check_needs(name: str, kind: str, needs: frozenset[str]) -> None:
+def _check_needs(config: Config, name: str, needs: frozenset[str]) -> None:
+    kind = config.part(name).kind
+    if "ref_logprobs_BT" in needs and not config.learner.options.get("kl_coef"):
+        raise ConfigError(f"{name} = {kind!r} needs a reference model, which is held only with learner.kl_coef above 0")
     if missing := needs - COLUMNS:
         raise ConfigError(f"{name} = {kind!r} needs {', '.join(sorted(missing))}, which nothing in this run computes")
 

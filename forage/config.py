@@ -144,7 +144,7 @@ class Algorithm:
     """What is learned from a step's episodes."""
 
     drop_equal_groups: bool = True
-    """leave out groups whose rewards are all equal: saves their compute, changes nothing else"""
+    """leave out groups whose rewards are all equal: saves their compute, and is exact without KL and entropy terms"""
     advantage: Advantage = field(default_factory=Advantage)
     loss: Loss = field(default_factory=Loss)
 

@@ -14,6 +14,12 @@ def not_a_number(trajectory):
     return float("nan")
 
 
+class NeedsReference:
+    """A loss that reads a reference model's logprobs."""
+
+    needs = frozenset({"ref_logprobs_BT"})
+
+
 class Broken:
     """A search engine that is down."""
 

@@ -2,44 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from forage.types import Batch, Group, StopReason, Trajectory
+from forage.types import Batch, Group, Scores, StopReason, Trajectory
 
 
-def collate(groups: Sequence[Group], *, drop_equal: bool = False, device: torch.device | str = "cpu") -> Batch:
+def collate(
+    groups: Sequence[Group],
+    *,
+    drop_equal: bool = False,
+    everything: bool = False,
+    device: torch.device | str = "cpu",
+) -> Batch:
     """Groups to a padded batch.
 
     With `drop_equal`, groups whose rewards are all equal get no rows, but keep their number in `group_B` and their
     share in `acted_tokens`, so that leaving them out saves compute and changes no gradient.
 
+    With `everything`, all tokens from the first sampled one on count as acted (the mask is off); `sampled_BT` keeps
+    which of them were sampled, and the sampled logprobs of the others are 0 until the learner fills them in.
+
     Raises:
         ValueError: columns of a trajectory differ in length, a first token is acted (nothing predicts it), an
             episode has no end or ended by a failed search, or groups and scores differ in number.
     """
-    kept = [(g, group) for g, group in enumerate(groups) if group.has_signal or not drop_equal]
-    rows = [trajectory for _, group in kept for trajectory in group.trajectories]
     for group in groups:
         _check_group(group)
+    learned: Callable[[Trajectory], list[int]] = _from_first_acted if everything else lambda row: row.acted
+    kept = [(g, group) for g, group in enumerate(groups) if group.has_signal or not drop_equal]
+    rows = [trajectory for _, group in kept for trajectory in group.trajectories]
+    scores = [score for _, group in kept for score in group.scores]
     batch = Batch(
         tokens_BT=_pad([row.tokens for row in rows], torch.int64),
-        acted_BT=_pad([row.acted for row in rows], torch.bool),
+        acted_BT=_pad([learned(row) for row in rows], torch.bool),
         turn_BT=_pad([row.turn for row in rows], torch.int64),
         version_BT=_pad([row.versions for row in rows], torch.int64),
         sampled_logprobs_BT=_pad([row.logprobs for row in rows], torch.float32),
         lengths_B=torch.tensor([len(row.tokens) for row in rows], dtype=torch.int64),
-        rewards_B=torch.tensor([score.total for _, group in kept for score in group.scores], dtype=torch.float32),
+        rewards_B=torch.tensor([score.total for score in scores], dtype=torch.float32),
+        rewards_BT=_pad([_placed(row, score) for row, score in zip(rows, scores, strict=True)], torch.float32),
         group_B=torch.tensor([g for g, group in kept for _ in group.trajectories], dtype=torch.int64),
-        tokens_G=torch.tensor([sum(sum(row.acted) for row in group.trajectories) for group in groups]),
+        baselines_B=_baselines([group for _, group in kept]),
+        sampled_BT=_pad([row.acted for row in rows], torch.bool) if everything else None,
+        tokens_G=torch.tensor([sum(sum(learned(row)) for row in group.trajectories) for group in groups]),
         rows_G=torch.tensor([len(group.trajectories) for group in groups]),
     )
     batch.acted_tokens = int(_present(batch.tokens_G).sum())
     return to_device(batch, device)
+
+
+def token_rewards(batch: Batch) -> Tensor:
+    """What each token earned [B,T], 0 where observed: its reward less its penalty."""
+    if batch.penalty_BT is None:
+        return batch.rewards_BT * batch.acted_BT
+    return (batch.rewards_BT - batch.penalty_BT) * batch.acted_BT
+
+
+def row_rewards(batch: Batch) -> Tensor:
+    """What each row earned [B]: its reward less its tokens' penalties."""
+    if batch.penalty_BT is None:
+        return batch.rewards_B
+    return batch.rewards_B - (batch.penalty_BT * batch.acted_BT).sum(1)
 
 
 def select(batch: Batch, rows_R: Tensor) -> Batch:
@@ -112,6 +140,31 @@ def _check_row(row: Trajectory) -> None:
         raise ValueError(f"{where}: an episode that ended as {row.stop} can't be learned from")
     if row.acted and row.acted[0]:
         raise ValueError(f"{where}: the first token is acted, but nothing precedes it that could predict it")
+
+
+def _from_first_acted(row: Trajectory) -> list[int]:
+    first = row.acted.index(1) if 1 in row.acted else len(row.acted)
+    return [int(t >= first) for t in range(len(row.acted))]
+
+
+def _placed(row: Trajectory, score: Scores) -> list[float]:
+    """The row's reward on its tokens: each turn's share at the turn's last acted token, the rest at the row's last."""
+    rewards = [0.0] * len(row.tokens)
+    last = {turn: t for t, (turn, acted) in enumerate(zip(row.turn, row.acted, strict=True)) if acted}
+    if missing := score.turns.keys() - last.keys():
+        raise ValueError(f"{row.group}, sample {row.sample}: a reward for turn {min(missing)}, which sampled nothing")
+    for turn, reward in score.turns.items():
+        rewards[last[turn]] += reward
+    if last:
+        rewards[max(last.values())] += score.total - sum(score.turns.values())
+    return rewards
+
+
+def _baselines(groups: Sequence[Group]) -> Tensor | None:
+    """The greedy rewards, row by row; None where not every group has one."""
+    rewards = [group.baseline for group in groups for _ in group.trajectories]
+    known = [reward for reward in rewards if reward is not None]
+    return torch.tensor(known, dtype=torch.float32) if rewards and len(known) == len(rewards) else None
 
 
 def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:

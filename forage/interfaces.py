@@ -121,9 +121,14 @@ Reduce = Callable[["Tensor"], "Tensor"]
 
 
 class AdvantageEstimator(Protocol):
-    """Rewards to advantages. `needs` names the optional batch columns it reads, checked before the run starts."""
+    """Rewards to advantages. `needs` names the optional batch columns it reads, checked before the run starts.
+
+    `group_relative` says that a group whose rewards are all equal gets advantage 0 throughout, so that it may be left
+    out. Rewards are read with `forage.batch.token_rewards` or `row_rewards`, which know of a KL in the reward.
+    """
 
     needs: frozenset[str]
+    group_relative: bool
 
     def __call__(self, batch: Batch, reduce: Reduce) -> Batch: ...
 

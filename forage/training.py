@@ -46,6 +46,11 @@ class Run:
     step: int = 0
     clock: Clock = field(default_factory=Clock)
 
+    @property
+    def drops_equal(self) -> bool:
+        """Whether groups with equal rewards are left out: only where they would teach nothing."""
+        return self.config.algorithm.drop_equal_groups and self.advantage.group_relative
+
     def remaining_steps(self) -> Iterator[int]:
         """The steps still to do; ends early, after a whole step, when the user interrupts."""
         while self.step < self.config.train.steps and not self.interrupt.asked:
@@ -59,7 +64,7 @@ async def train(run: Run) -> None:
         with run.clock("step"):
             with run.clock("rollout"):
                 harvest = await run.source.take(step)
-            batch = collate(harvest.groups, drop_equal=run.config.algorithm.drop_equal_groups)
+            batch = collate(harvest.groups, drop_equal=run.drops_equal)
             with run.clock("score"):
                 batch = run.advantage(await run.learner.score(batch), reduce=lambda total: total)
             with run.clock("update"):
@@ -122,7 +127,7 @@ def keep_trajectories(run: Run, harvest: Harvest, batch: Batch) -> None:
     assert batch.advantages_BT is not None
     acted_B = batch.acted_BT.sum(1).clamp(min=1)
     given = iter(((batch.advantages_BT * batch.acted_BT).sum(1) / acted_B).tolist())
-    drop = run.config.algorithm.drop_equal_groups
+    drop = run.drops_equal
     write_records(
         run.folder / "trajectories" / f"step-{run.step:06d}.jsonl.zst",
         (

@@ -197,10 +197,15 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A trajectory's reward: `total` is what is learned from, `parts` are charted (unweighted, by name)."""
+    """A trajectory's reward: `total` is what is learned from, `parts` are charted (unweighted, by name).
+
+    `turns` says which share of the total was earned in which turn (by its number); it stands on the last token of that
+    turn. The rest of the total stands on the last acted token of the episode.
+    """
 
     total: float
     parts: Mapping[str, float] = field(default_factory=dict)
+    turns: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -209,6 +214,7 @@ class Group:
 
     trajectories: list[Trajectory]
     scores: list[Scores]
+    baseline: float | None = None  # reward of a greedy episode of the same question, where one was played
 
     @property
     def has_signal(self) -> bool:
@@ -230,13 +236,17 @@ class Batch:
     version_BT: Tensor  # int64, -1 where observed
     sampled_logprobs_BT: Tensor  # float32, as sampled
     lengths_B: Tensor  # int64, tokens of each row
-    rewards_B: Tensor  # float32, stands on the row's last acted token
+    rewards_B: Tensor  # float32, the total of each row
+    rewards_BT: Tensor  # float32, where the rewards stand: their sum over a row is rewards_B
     group_B: Tensor  # int64, 0..G-1 with gaps where groups were left out; rows of a group are adjacent
     old_logprobs_BT: Tensor | None = None  # denominator of the ratio
     ref_logprobs_BT: Tensor | None = None
-    values_BT: Tensor | None = None
+    penalty_BT: Tensor | None = None  # subtracted from the rewards, token by token (a KL in the reward)
+    values_BT: Tensor | None = None  # the critic's: of the state that a token was chosen in
     advantages_BT: Tensor | None = None
-    returns_BT: Tensor | None = None
+    returns_BT: Tensor | None = None  # what the critic learns
+    baselines_B: Tensor | None = None  # float32, reward of the greedy episode of the row's question
+    sampled_BT: Tensor | None = None  # bool, where observed tokens are learned too: which of acted_BT were sampled
     acted_tokens: int = 0  # acted tokens of the whole step, rows left out for equal rewards included
     tokens_G: Tensor | None = None  # int64, acted tokens of each group of the step, those left out included
     rows_G: Tensor | None = None  # int64, trajectories of each group of the step, those left out included

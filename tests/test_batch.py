@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_policies import groups_of
 
-from forage.batch import collate, minibatches, select
-from forage.types import Batch, Completion, Finish, Group, Question, Scores, StopReason, Trajectory
+from forage.batch import collate, minibatches, row_rewards, select, token_rewards
+from forage.types import Batch, Completion, Finish, Group, Invalid, Question, Scores, StopReason, Trajectory, Turn
 
 
 def trajectory(stop=StopReason.ANSWERED):
@@ -20,6 +20,7 @@ def trajectory(stop=StopReason.ANSWERED):
 
 def test_columns_are_the_trajectory_padded_on_the_right():
     longer = trajectory()
+    longer.turns.append(Turn(Invalid("none")))
     longer.act(Completion([4], [-1.0], [4], Finish.EOS))
     batch = collate([Group([trajectory(), longer], [Scores(0.0), Scores(1.0)])])
     assert batch.tokens_BT.tolist() == [[5, 6, 7, 8, 9, 0], [5, 6, 7, 8, 9, 4]]
@@ -32,6 +33,34 @@ def test_columns_are_the_trajectory_padded_on_the_right():
     assert batch.lengths_B.tolist() == [5, 6]
     assert batch.rewards_B.tolist() == [0, 1]
     assert batch.group_B.tolist() == [0, 0]
+    assert batch.acted_tokens == 5
+
+
+def two_turns():
+    row = trajectory()
+    row.turns.append(Turn(Invalid("none")))
+    row.act(Completion([4, 5], [-1.0, -1.0], [4, 4], Finish.EOS))
+    return row
+
+
+def test_a_reward_stands_on_the_last_acted_token_but_for_what_turns_earned():
+    batch = collate([Group([trajectory(), two_turns()], [Scores(1.0), Scores(1.0, turns={0: 0.25})], baseline=0.5)])
+    assert batch.rewards_BT.tolist() == [[0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 0.25, 0, 0, 0.75]]
+    assert batch.baselines_B.tolist() == [0.5, 0.5]
+    batch.penalty_BT = torch.full((2, 7), 0.125)
+    assert token_rewards(batch).tolist() == [[0, 0, -0.125, 0.875, 0, 0, 0], [0, 0, -0.125, 0.125, 0, -0.125, 0.625]]
+    assert row_rewards(batch).tolist() == [0.75, 0.5]
+
+
+def test_a_reward_for_a_turn_without_tokens_is_refused():
+    with pytest.raises(ValueError, match="q/0, sample 0: a reward for turn 3"):
+        collate([Group([trajectory()], [Scores(1.0, turns={3: 0.5})])])
+
+
+def test_everything_counts_from_the_first_sampled_token_on():
+    batch = collate([Group([two_turns()], [Scores(1.0)])], everything=True)
+    assert batch.acted_BT.tolist() == [[False, False, True, True, True, True, True]]
+    assert batch.sampled_BT.tolist() == [[False, False, True, True, False, True, True]]
     assert batch.acted_tokens == 5
 
 

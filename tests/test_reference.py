@@ -142,6 +142,7 @@ def rows_of(acted_BT, **columns):
         acted_BT=acted_BT,
         lengths_B=acted_BT.sum(1),
         rewards_B=row_B.float(),
+        rewards_BT=torch.zeros(acted_BT.shape),
         group_B=row_B,
         **columns,
     )

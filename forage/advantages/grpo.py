@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from forage.batch import row_rewards
 from forage.interfaces import Reduce
 from forage.types import Batch
 
@@ -23,6 +24,7 @@ class GRPO:
     """
 
     needs: frozenset[str] = frozenset()
+    group_relative = True
 
     def __init__(self, *, epsilon: float = 1e-6, normalize: bool = True) -> None:
         self.epsilon = epsilon
@@ -30,7 +32,7 @@ class GRPO:
 
     def __call__(self, batch: Batch, reduce: Reduce) -> Batch:  # noqa: ARG002 (groups are whole in one process)
         """Fill in `advantages_BT`: the row's advantage on each acted token."""
-        advantages_B = self.of_rewards(batch.rewards_B, batch.group_B)
+        advantages_B = self.of_rewards(row_rewards(batch), batch.group_B)
         return replace(batch, advantages_BT=advantages_B[:, None] * batch.acted_BT)
 
     def of_rewards(self, rewards_B: Tensor, group_B: Tensor) -> Tensor:

@@ -221,6 +221,8 @@ class Sft:
     """optimizer steps"""
     episodes: Positive = 32
     """episodes a step"""
+    passages: list[Positive] = field(default_factory=list)
+    """passages a search, drawn anew for each scripted episode from these numbers; empty: search.k"""
     phases: list[dict[str, Amount]] = field(default_factory=list)
     """what scripted episodes show, one phase after another: `share` of the steps, and a weight for each behaviour"""
     fresh: Fresh = field(default_factory=Fresh)

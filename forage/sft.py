@@ -140,8 +140,12 @@ class Scripted:
             question, script = recital(question, asked, rng)
         else:
             script = behaviour(name, path, rng)
-        k, limits = self._config.search.k, build.limits(self._config)
+        k, limits = self._passages(rng), build.limits(self._config)
         return await demonstrate(question, script, self._tokenizer, self._renderer, retriever, k, limits)
+
+    def _passages(self, rng: np.random.Generator) -> int:
+        choices = self._config.sft.passages
+        return int(rng.choice(choices)) if choices else self._config.search.k
 
 
 def phase(config: Config, step: int) -> dict[str, float]:

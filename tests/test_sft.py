@@ -1,13 +1,15 @@
 """Supervised runs: from scripts and from files, killed or not."""
 
+import asyncio
 import json
 
 import pytest
 
+from forage import build
 from forage.configure import load
 from forage.errors import ConfigError, DataError
 from forage.records import read_records, write_records
-from forage.sft import run_sft
+from forage.sft import Scripted, fresh_policy, run_sft
 from forage.training import train_from_config
 
 SMALL = [
@@ -42,6 +44,15 @@ def test_a_warm_start_learns_and_goes_on_as_if_never_interrupted(tmp_path):
     run_sft(config, resume=True)
     assert rows(cut) == rows(whole)
     assert last.read_bytes() == before
+
+
+def test_scripted_episodes_may_differ_in_passages_a_search():
+    config = load("warm-start", [*SMALL, "sft.passages=[1,3]", "sft.episodes=12", "rollout.max_observation_tokens=200"])
+    tokenizer = fresh_policy(config).tokenizer
+    episodes = asyncio.run(Scripted(config, tokenizer, build.renderer(config, tokenizer)).take(4))
+    found = [{len(passages) for turn in e.turns for passages in turn.results} for e in episodes if e.searches]
+    assert {len(numbers) for numbers in found} == {1}
+    assert set.union(*found) == {1, 3}
 
 
 def test_the_next_run_starts_from_what_was_learned(tmp_path):

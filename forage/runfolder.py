@@ -33,6 +33,7 @@ class RunFolder:
 
     path: Path
     _lock: TextIO
+    _resumed: bool = False
 
     @classmethod
     def open(cls, path: Path, config: Config, *, resume: bool = False) -> RunFolder:
@@ -46,7 +47,7 @@ class RunFolder:
         if resume and not (path / CONFIG).exists():
             raise RunFolderError(f"there is no run in {path} to resume; leave out --resume to start one there")
         path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path, _locked(path))
+        folder = cls(path, _locked(path), resume)
         try:
             _check_same(path, config) if resume else _check_free(path)
             _write(path / CONFIG, dump(config))
@@ -74,7 +75,17 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Give the folder free; a new run that failed before it did anything leaves nothing behind."""
+        if error and not self._resumed:
+            self._clear_if_unused()
         self.close()
+
+    def _clear_if_unused(self) -> None:
+        made = [self.path / name for name in (CONFIG, ENVIRONMENT, LOCK)]
+        if set(self.path.iterdir()) <= set(made):
+            for file in made:
+                file.unlink(missing_ok=True)
+            self.path.rmdir()
 
 
 def _locked(path: Path) -> TextIO:

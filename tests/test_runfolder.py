@@ -56,6 +56,17 @@ def test_two_runs_in_one_folder_are_refused_with_the_process(tmp_path):
     opened(tmp_path, resume=True).close()
 
 
+def test_a_run_that_fails_before_it_did_anything_leaves_no_folder(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(ZeroDivisionError), opened(folder):
+        raise ZeroDivisionError
+    assert not folder.exists()
+    with pytest.raises(ZeroDivisionError), opened(folder):
+        (folder / "metrics.jsonl").write_text("{}")
+        raise ZeroDivisionError
+    assert (folder / "config.toml").exists()
+
+
 def test_a_folder_that_is_left_is_free(tmp_path):
     opened(tmp_path).close()
     RunFolder.refuse_if_in_use(tmp_path)

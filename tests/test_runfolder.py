@@ -58,12 +58,18 @@ def test_two_runs_in_one_folder_are_refused_with_the_process(tmp_path):
 
 def test_a_run_that_fails_before_it_did_anything_leaves_no_folder(tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(ZeroDivisionError), opened(folder):
-        raise ZeroDivisionError
+
+    def fail(*, after=()):
+        with opened(folder):
+            for name in after:
+                (folder / name).write_text("{}")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not folder.exists()
-    with pytest.raises(ZeroDivisionError), opened(folder):
-        (folder / "metrics.jsonl").write_text("{}")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail(after=["metrics.jsonl"])
     assert (folder / "config.toml").exists()
 
 

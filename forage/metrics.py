@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from forage.source import Harvest
-from forage.types import Invalid, Metrics, StopReason, Trajectory
+from forage.types import Group, Invalid, Metrics, StopReason, Trajectory
 
 
 class Clock:
@@ -52,10 +52,29 @@ def episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "episode/turns": mean([len(t.turns) for t in trajectories]),
         "episode/tokens": mean([len(t.tokens) for t in trajectories]),
         "episode/acted_tokens": mean(acted),
+        **_thoughts(trajectories),
         "episode/invalid": mean([sum(isinstance(turn.action, Invalid) for turn in t.turns) for t in trajectories]),
         "engine/wasted": sum(t.wasted for t in trajectories) / max(sum(acted), 1),
     }
     return metrics | {f"stop/{reason.value}": stops[reason] / max(len(trajectories), 1) for reason in StopReason}
+
+
+def _thoughts(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Mean tokens of a turn beside its action; nothing where no turn tells."""
+    told = [turn.thought_tokens for t in trajectories for turn in t.turns if turn.thought_tokens is not None]
+    return {"episode/thought_tokens": mean(told)} if told else {}
+
+
+def _right_logprob(groups: Sequence[Group]) -> dict[str, float]:
+    """Mean sampled logprob of a token over the episodes with their group's best reward, where that is above 0."""
+    right = [
+        trajectory
+        for group in groups
+        for trajectory, score in zip(group.trajectories, group.scores, strict=True)
+        if score.total == max(other.total for other in group.scores) > 0
+    ]
+    acted = sum(sum(t.acted) for t in right)
+    return {"episode/right_logprob": sum(sum(t.logprobs) for t in right) / acted} if acted else {}
 
 
 def harvest_metrics(harvest: Harvest) -> dict[str, float]:
@@ -70,6 +89,7 @@ def harvest_metrics(harvest: Harvest) -> dict[str, float]:
         ),
     }
     metrics |= {f"reward/{name}": mean([score.parts.get(name, 0.0) for score in scores]) for name in names}
+    metrics |= _right_logprob(harvest.groups)
     return metrics | episode_metrics(harvest.trajectories + harvest.failed)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from forage.errors import RetrieverError
 from forage.interfaces import Engine, Renderer, Retriever
 from forage.types import (
+    Action,
     Answer,
     Completion,
     Found,
@@ -53,7 +54,7 @@ async def play(
         completion = await policy(trajectory, min(limits.max_turn_tokens, room))
         action = renderer.parse(completion)
         trajectory.act(completion)
-        turn = Turn(action)
+        turn = Turn(action, thought_tokens=_thought(renderer, action, completion))
         trajectory.turns.append(turn)
         if isinstance(action, Answer):
             trajectory.stop = StopReason.ANSWERED
@@ -74,6 +75,12 @@ async def play(
             return
         trajectory.observe(observation)
     trajectory.stop = StopReason.NO_ANSWER
+
+
+def _thought(renderer: Renderer, action: Action, completion: Completion) -> int | None:
+    """Tokens of the turn beside its action; only some renderers tell, and without an action there is no beside."""
+    tell: Callable[[Completion], int] | None = getattr(renderer, "thought", None)
+    return tell(completion) if tell and not isinstance(action, Invalid) else None
 
 
 async def _see(action: Search | Invalid, turn: Turn, retriever: Retriever, k: int) -> Found | Retry:

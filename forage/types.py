@@ -137,6 +137,7 @@ class Turn:
 
     action: Action
     results: Sequence[Sequence[Passage]] = ()  # passages found, one list a query
+    thought_tokens: int | None = None  # tokens beside the action's block; None without an action, or not told
 
 
 @dataclass(slots=True)

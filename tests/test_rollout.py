@@ -104,3 +104,8 @@ def test_seeds_differ_by_every_part_of_the_stream_and_never_change():
     streams = [(0, 1, 2, 3), (0, 1, 2, 4), (0, 1, 3, 3), (1, 1, 2, 3), (0, 1, 2)]
     assert len({turn_seed(*stream) for stream in streams}) == len(streams)
     assert turn_seed(0, 1, 2, 3) == 12927410244083705794
+
+
+def test_a_turn_knows_how_much_of_it_stood_beside_its_action():
+    trajectory, _ = play(["<think> hm</think><search> Rome</search>", "no tags", "<answer> Italy</answer>"])
+    assert [turn.thought_tokens for turn in trajectory.turns] == [len("<think> hm</think>"), None, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -73,18 +74,22 @@ class TagRenderer:
         return self._write_prompt(question)
 
     def parse(self, completion: Completion) -> Action:
-        text = self._decode(completion.tokens)
-        ends = {kind: text.find(f"</{kind}>") for kind in ("search", "answer")}
-        closed = [kind for kind, end in ends.items() if end >= 0]
-        if not closed:
+        kind, start, block = _action_of(self._decode(completion.tokens))
+        if not kind:
             return Invalid("no_action")
-        kind = min(closed, key=lambda kind: ends[kind])
-        _, opening, block = text[: ends[kind]].rpartition(f"<{kind}>")
-        if not opening:
+        if start < 0:
             return Invalid(f"unopened_{kind}")
         if kind == "answer":
             return Answer(block.strip())
         return Search((block.strip(),)) if block.strip() else Invalid("empty_query")
+
+    def thought(self, completion: Completion) -> int:
+        """Tokens of the turn that end before its action's opening tag; all of them where there is no action."""
+        tokens = completion.tokens
+        _, start, _ = _action_of(self._decode(tokens))
+        if start < 0:
+            return len(tokens)
+        return bisect.bisect_right(range(1, len(tokens)), start, key=lambda n: len(self._decode(tokens[:n])))
 
     def observation(self, seen: Found | Retry, searches_left: int, max_tokens: int) -> list[int]:
         """What the policy is shown after a turn, in at most `max_tokens` tokens.
@@ -131,6 +136,20 @@ class TagRenderer:
             if self._decode(kept[-8:]).endswith(_BROKEN):
                 kept.pop()
         return kept + closing
+
+
+def _action_of(text: str) -> tuple[str, int, str]:
+    """Kind of the action that ends `text`, where its opening tag begins, and what stands between the tags.
+
+    The kind is empty where no tag is closed; the start is -1 where the tag was never opened.
+    """
+    ends = {kind: text.find(f"</{kind}>") for kind in ("search", "answer")}
+    closed = [kind for kind, end in ends.items() if end >= 0]
+    if not closed:
+        return "", -1, ""
+    kind = min(closed, key=lambda kind: ends[kind])
+    before, opening, block = text[: ends[kind]].rpartition(f"<{kind}>")
+    return kind, len(before) if opening else -1, block
 
 
 def _fitting(tokens: list[int], max_tokens: int) -> list[int]:

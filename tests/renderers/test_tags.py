@@ -315,3 +315,11 @@ def test_a_template_may_use_special_tokens_of_its_own(tmp_path, tokenizer):
     path.write_text(SEARCH_R1.replace("\\n\\n<information>", "<|im_end|>\\n<information>"))
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert TagRenderer(tokenizer, template=str(path)).observation(found("a <|im_end|>"), 1, 100).count(end) == 1
+
+
+@pytest.mark.parametrize("thought", ["", "<think> é ∑ hm</think>\n", "<search> <search> x\n"])
+def test_the_thought_is_what_ends_before_the_opening_tag_of_the_action(tokenizer, thought):
+    renderer = TagRenderer(tokenizer, template="short", chat="never")
+    before, block = encode(tokenizer, thought), encode(tokenizer, "<search> Rome</search>")
+    assert renderer.thought(completion(before + block)) == len(before)
+    assert renderer.thought(completion(before)) == len(before)

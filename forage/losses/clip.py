@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from forage.losses.ratio import clip, log_ratio, ratio, ratio_metrics
 from forage.types import Batch, Metrics
 
 
@@ -11,7 +12,7 @@ class ClipLoss:
     """-min(ratio * A, clip(ratio, 1 - low, 1 + high) * A) a token (PPO, arXiv 1707.06347, equation 7).
 
     The ratio is of a token's probability now to the one it was sampled at, or to `old_logprobs_BT` where the learner
-    recomputed it. No second bound on tokens with A < 0 (a "dual clip").
+    recomputed it. No second bound on tokens with A < 0: that is `dual_clip`.
 
     Args:
         clip_low: a ratio below 1 - clip_low earns nothing more where A < 0.
@@ -27,25 +28,6 @@ class ClipLoss:
 
     def __call__(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
         """Loss of each token [B,T], 0 where observed."""
-        old_BT = batch.sampled_logprobs_BT if batch.old_logprobs_BT is None else batch.old_logprobs_BT
-        assert batch.advantages_BT is not None
-        log_ratio_BT = (logprobs_BT - old_BT).masked_fill(~batch.acted_BT, 0)
-        ratio_BT = log_ratio_BT.clamp(
-            max=20
-        ).exp()  # a ratio of e^20 is clipped or hopeless; inf would be NaN in backward
-        clipped_BT = ratio_BT.clamp(1 - self.clip_low, 1 + self.clip_high)
-        plain_BT = -batch.advantages_BT * ratio_BT
-        bound_BT = -batch.advantages_BT * clipped_BT
-        loss_BT = plain_BT.maximum(bound_BT).masked_fill(~batch.acted_BT, 0)
-        return loss_BT, _metrics(ratio_BT.detach(), (bound_BT > plain_BT) & batch.acted_BT, batch)
-
-
-def _metrics(ratio_BT: Tensor, clipped_BT: Tensor, batch: Batch) -> Metrics:
-    tokens = float(batch.acted_BT.sum())
-    if not tokens:
-        return {}
-    return {
-        "policy/clip_fraction": (float(clipped_BT.sum()), tokens),
-        "policy/ratio": (float((ratio_BT * batch.acted_BT).sum()), tokens),
-        "policy/ratio_max": (float((ratio_BT * batch.acted_BT).max()), 1.0),
-    }
+        ratio_BT = ratio(log_ratio(logprobs_BT, batch))
+        loss_BT, clipped_BT = clip(ratio_BT, batch, self.clip_low, self.clip_high)
+        return loss_BT.masked_fill(~batch.acted_BT, 0), ratio_metrics(ratio_BT, clipped_BT, batch)

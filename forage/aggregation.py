@@ -7,8 +7,11 @@ An aggregation is `(acted_BT, tokens, rows) -> weights_BT` (float64); the loss i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
+
+from forage.errors import ConfigError
 
 Aggregation = Callable[[Tensor, int, int], Tensor]
 
@@ -28,8 +31,27 @@ def sequence_sum(acted_BT: Tensor, tokens: int, rows: int) -> Tensor:  # noqa: A
     return acted_BT.double() / max(rows, 1)
 
 
+def constant(acted_BT: Tensor, tokens: int, rows: int, divisor: float) -> Tensor:  # noqa: ARG001
+    """Mean over rows of the sum over a row's tokens, divided by a constant such as the longest episode's tokens.
+
+    That is Dr. GRPO as published (arXiv 2503.20783): `sequence_sum` with a loss of the usual size.
+    """
+    return acted_BT.double() / (max(rows, 1) * divisor)
+
+
 AGGREGATIONS: dict[str, Aggregation] = {
     "token_mean": token_mean,
     "sequence_mean": sequence_mean,
     "sequence_sum": sequence_sum,
 }
+
+
+def aggregation(name: str, divisor: float = 0.0) -> Aggregation:
+    """The aggregation of that name; "constant" takes what it divides by, and no other does.
+
+    Raises:
+        ConfigError: "constant" without a divisor above 0, or a divisor with another name.
+    """
+    if (name == "constant") != (divisor > 0):
+        raise ConfigError(f'aggregation {name!r} with a constant of {divisor}: only "constant" has one, above 0')
+    return partial(constant, divisor=divisor) if name == "constant" else AGGREGATIONS[name]

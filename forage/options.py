@@ -79,6 +79,8 @@ def arguments(
         shared: what every kind of the part has besides; named where an option is unknown.
         complete: refuse where an option without a default is not given; otherwise it is left out.
 
+    A class with a static method `check_options(arguments)` has the last word: it returns them, checked further.
+
     Raises:
         ConfigError: an option is unknown, of the wrong type, or missing.
     """
@@ -93,7 +95,9 @@ def arguments(
     if missing and complete:
         name = missing[0]
         raise ConfigError(f"{part}.{name} is missing: {part}.kind = {kind!r} needs it. {known[name].help}".rstrip())
-    return {name: chosen.get(name, option.default) for name, option in known.items() if name not in missing}
+    chosen = {name: chosen.get(name, option.default) for name, option in known.items() if name not in missing}
+    check = getattr(find(part, kind), "check_options", None)
+    return check(chosen) if check and not missing else chosen
 
 
 def required(known: Mapping[str, Option]) -> list[str]:

@@ -66,10 +66,10 @@ def from_record(record: Record) -> Trajectory:
 
 def _action(action: Action) -> Record:
     match action:
-        case Search(queries):
-            return {"action": "search", "queries": list(queries)}
-        case Answer(text):
-            return {"action": "answer", "text": text}
+        case Search(queries, well_formed):
+            return {"action": "search", "queries": list(queries), "well_formed": well_formed}
+        case Answer(text, well_formed):
+            return {"action": "answer", "text": text, "well_formed": well_formed}
         case Invalid(reason):
             return {"action": "invalid", "reason": reason}
 
@@ -77,9 +77,9 @@ def _action(action: Action) -> Record:
 def _to_action(turn: Record) -> Action:
     match turn["action"]:
         case "search":
-            return Search(tuple(turn["queries"]))
+            return Search(tuple(turn["queries"]), turn.get("well_formed", True))
         case "answer":
-            return Answer(turn["text"])
+            return Answer(turn["text"], turn.get("well_formed", True))
         case _:
             return Invalid(turn["reason"])
 

@@ -11,6 +11,10 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
+
+Match = Literal["words", "characters"]
+"""How one text is found in another."""
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -36,13 +40,15 @@ def token_f1(prediction: str, golds: str | Sequence[str]) -> float:
     return max((_f1(words, Counter(normalize_answer(gold).split())) for gold in _as_list(golds)), default=0.0)
 
 
-def contains_answer(text: str, golds: str | Sequence[str]) -> bool:
-    """Whether the words of some gold answer occur in `text` one after another, both normalised.
+def contains_answer(text: str, golds: str | Sequence[str], *, match: Match = "words") -> bool:
+    """Whether some gold answer occurs in `text`, both normalised.
 
-    Whole words: "cat" is not in "concatenate", as it would be for a match by characters.
+    By `words`, which must stand whole and one after another: "cat" is not in "concatenate". By `characters` it is, as
+    Search-R1's and FlashRAG's sub-string scores count. A gold answer of which nothing is left is in no text.
     """
-    words = f" {normalize_answer(text)} "
-    return any(f" {gold} " in words for gold in map(normalize_answer, _as_list(golds)) if gold)
+    edge = " " if match == "words" else ""
+    inside = f"{edge}{normalize_answer(text)}{edge}"
+    return any(f"{edge}{gold}{edge}" in inside for gold in map(normalize_answer, _as_list(golds)) if gold)
 
 
 def _f1(prediction: Counter[str], gold: Counter[str]) -> float:

@@ -10,16 +10,25 @@ from pathlib import PurePath
 from typing import Any
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_KEY = re.compile(r'"(?:[^"\\]|\\.)*"|[^."]+')  # one key of a dotted one; quoted where it holds a dot itself
+_BARE_POINT = re.compile(r"(?<=[=\[,\s+-])\.(?=\d)")
 
 
 def literal(text: str) -> Any:
     """The value of one command-line word: TOML where it is TOML (`3`, `1e-6`, `true`, `"a b"`, `[1, 2]`), a number
-    (`.5`), a list of bare words (`[a, b]`), and otherwise the word itself."""
+    (`.5`, in tables too), a list of bare words (`[a, b]`), and otherwise the word itself."""
     try:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        return _loose(text.strip())
+        return _loose_table(text) if text.lstrip().startswith("{") else _loose(text.strip())
     return table["value"] if len(table) == 1 else text
+
+
+def _loose_table(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {_BARE_POINT.sub('0.', text)}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _loose(text: str) -> Any:
@@ -63,8 +72,9 @@ def _string(text: str) -> str:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of nested tables, with its dotted key."""
-    for key, value in table.items():
+    """Every leaf of nested tables, with its dotted key; a key that holds a dot itself is quoted in it."""
+    for name, value in table.items():
+        key = dump_key(name) if set(name) & {".", '"'} else name
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
         else:
@@ -75,7 +85,7 @@ def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys back into nested tables."""
     tables: dict[str, Any] = {}
     for key, value in leaves.items():
-        *path, last = key.split(".")
+        *path, last = (json.loads(word) if word.startswith('"') else word for word in _KEY.findall(key))
         table = tables
         for word in path:
             table = table.setdefault(word, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from forage.types import Action, Answer, Completion, Found, Invalid, Passage, Re
 # Tokens that end a turn in some family, whichever of them the tokenizer calls its EOS: a base model may end its text
 # where the chat model ends its turn.
 _ENDS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "</s>", "<eos>", "<end_of_turn>")
+_TAG = re.compile(r"</?(?:think|search|information|answer)>")
+_REASONING = re.compile(rf"\s*<think>(?:(?!{_TAG.pattern}).)*</think>\s*", re.DOTALL)
 _BROKEN = "\ufffd"  # what an incomplete UTF-8 sequence decodes to
 
 
@@ -24,7 +27,8 @@ class TagRenderer:
 
     The first closing tag (`</search>` or `</answer>`) ends a turn; its block begins at the last opening tag of the same
     kind before it. What follows in the token that completed the tag is part of the turn, but means nothing. An empty
-    query is `Invalid`; an empty answer is an answer, ends the episode, and never matches.
+    query is `Invalid`; an empty answer is an answer, ends the episode, and never matches. An action is `well_formed`
+    where its block stands behind one <think> block, no tag inside either, and only white space before and between.
 
     Questions and passages are neutralised (see `forage.renderers.neutralise`).
 
@@ -74,14 +78,16 @@ class TagRenderer:
         return self._write_prompt(question)
 
     def parse(self, completion: Completion) -> Action:
-        kind, start, block = _action_of(self._decode(completion.tokens))
+        text = self._decode(completion.tokens)
+        kind, start, block = _action_of(text)
         if not kind:
             return Invalid("no_action")
         if start < 0:
             return Invalid(f"unopened_{kind}")
+        formed = bool(_REASONING.fullmatch(text, 0, start)) and not _TAG.search(block)
         if kind == "answer":
-            return Answer(block.strip())
-        return Search((block.strip(),)) if block.strip() else Invalid("empty_query")
+            return Answer(block.strip(), formed)
+        return Search((block.strip(),), formed) if block.strip() else Invalid("empty_query")
 
     def thought(self, completion: Completion) -> int:
         """Tokens of the turn that end before its action's opening tag; all of them where there is no action."""

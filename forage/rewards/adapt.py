@@ -65,8 +65,10 @@ class _Checked:
             raise RewardError(
                 f"the reward {self._name!r} gave {len(scores)} scores, not {len(group)}, on question {question!r}"
             )
-        for score in scores:
-            numbers = {"total": score.total, **score.parts}
+        for trajectory, score in zip(group, scores, strict=True):
+            numbers = {"total": score.total, **score.parts, **{f"turn {n}": share for n, share in score.turns.items()}}
             if wrong := {name: value for name, value in numbers.items() if not math.isfinite(value)}:
                 raise RewardError(f"the reward {self._name!r} is not a finite number on question {question!r}: {wrong}")
+            if strange := [number for number in score.turns if number not in range(len(trajectory.turns))]:
+                raise RewardError(f"the reward {self._name!r} names turns {strange} that question {question!r} had not")
         return list(scores)

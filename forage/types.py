@@ -48,6 +48,7 @@ class Search:
     """The policy asks for passages."""
 
     queries: tuple[str, ...]
+    well_formed: bool = field(default=True, compare=False)  # the turn is its reasoning, then this, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Answer:
     """The policy answers, which ends the episode."""
 
     text: str
+    well_formed: bool = field(default=True, compare=False)  # the turn is its reasoning, then this, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,50 @@ class Group:
     def has_signal(self) -> bool:
         """Whether the rewards differ, so that a group-relative advantage is not zero throughout."""
         return len({score.total for score in self.scores}) > 1
+
+
+@dataclass(slots=True)
+class Harvest:
+    """What the rollouts of one step gave. A question's episodes stand in `groups`, `replaced` or `left_out`."""
+
+    groups: list[Group]  # to learn from
+    replaced: list[Group] = field(default_factory=list)  # without signal; other questions were played in their place
+    left_out: list[Group] = field(default_factory=list)  # rewarded, but not learned from: parts of groups, or all
+    failed: list[Trajectory] = field(default_factory=list)  # ended by a failed search, not rewarded
+    gone: int = 0  # questions of which nothing is left to learn from
+    missing: int = 0  # groups that the step was to have and has not
+    refills: int = 0  # further rounds of questions
+    searches: int = 0  # failed ones included, and those of greedy episodes
+    seconds: float = 0.0
+    tail_seconds: float = 0.0  # of them, after nine in ten episodes had ended: waiting for the slowest
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """All that can be learned from, group by group."""
+        return [trajectory for group in self.groups for trajectory in group.trajectories]
+
+    @property
+    def rewarded(self) -> list[Group]:
+        """All that was rewarded; of a group from which episodes were left out, both parts."""
+        return self.groups + self.replaced + self.left_out
+
+    @property
+    def played(self) -> int:
+        """Questions asked."""
+        return len(self.groups) + len(self.replaced) + self.gone
+
+    def replace_equal(self) -> None:
+        """Move groups without signal out of those to learn from."""
+        self.replaced += [group for group in self.groups if not group.has_signal]
+        self.groups = [group for group in self.groups if group.has_signal]
+
+    def add(self, further: Harvest) -> None:
+        """Take in a further round of the same step."""
+        for name in ("groups", "replaced", "left_out", "failed"):
+            getattr(self, name).extend(getattr(further, name))
+        self.refills += 1
+        for name in ("gone", "searches", "seconds", "tail_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(further, name))
 
 
 @dataclass(slots=True)

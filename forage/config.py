@@ -95,6 +95,8 @@ class Rollout:
     """questions a step"""
     samples: Positive = 8
     """episodes a question; they form a group"""
+    staleness: Count = 0
+    """optimizer updates between playing a group and learning from it, as in asynchronous training; 0: none"""
     max_searches: Count = 4
     """searches an episode may run; then it gets one more turn to answer"""
     max_turn_tokens: Positive = 512
@@ -143,8 +145,12 @@ class Loss(Part):
 class Algorithm:
     """What is learned from a step's episodes."""
 
-    drop_equal_groups: bool = True
-    """leave out groups whose rewards are all equal: saves their compute, and is exact without KL and entropy terms"""
+    equal_groups: Literal["drop", "keep", "refill"] = "drop"
+    """groups whose rewards are all equal; drop: not computed (exact without KL and entropy terms); keep: computed; refill: other questions are played in their place"""
+    max_refills: Count = 3
+    """rounds of other questions a step, with equal_groups = "refill" """
+    leave_out: list[Literal["context_full", "no_answer"]] = field(default_factory=list)
+    """episodes that ended so are rewarded, but not learned from"""
     advantage: Advantage = field(default_factory=Advantage)
     loss: Loss = field(default_factory=Loss)
 
@@ -179,6 +185,50 @@ class Eval:
 
     questions: Count = 0
     """at most this many questions; 0: all"""
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """When a run is said to collapse, and what is done then (docs/training.md)."""
+
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    """warn: say so and go on; stop: save and end; rollback: go on from before it, with the settings in `retry`"""
+    retry: list[str] = field(default_factory=list)
+    """settings (key=value) of a run that was rolled back"""
+    max_rollbacks: Count = 1
+    """how often a run is rolled back; then it stops"""
+    window: Annotated[int, Meta(ge=2)] = 8
+    """steps that each figure is averaged over before it is judged"""
+    reward_drop: Share = 0.3
+    """share of its best mean that the reward must have lost"""
+    rise: Annotated[float, Meta(gt=1)] = 3.0
+    """times by which KL or gradient norm must have grown meanwhile"""
+    logprob_drop: Amount = 0.5
+    """nats a token that right answers must have lost in likelihood"""
+    searches_left: Share = 0.1
+    """share of the searches made before, below which searching counts as given up"""
+    thoughts_left: Share = 0.2
+    """share of the thoughts written before, below which thinking counts as given up"""
+    longer: Annotated[float, Meta(gt=1)] = 2.0
+    """times by which episodes must have grown longer without more reward"""
+    unanswered: Share = 0.5
+    """share of episodes cut off without an answer, where it was below half of that before"""
+    signal: Share = 0.05
+    """share of groups with signal, below which there is nothing to learn from"""
+    entropy_low: Amount = 0.02
+    """nats a token, below which an entropy counts as gone where the reward is not high"""
+    entropy_rise: Amount = 1.0
+    """nats a token that the entropy must have risen above its lowest"""
+    clip_fraction: Share = 0.3
+    """share of clipped tokens that is too much"""
+    ratio_max: Annotated[float, Meta(gt=1)] = 20.0
+    """largest ratio of a step that is too much"""
+    mismatch: Amount = 0.1
+    """difference between the logprobs of engine and learner, in nats a token, that is too much"""
+    skipped_steps: Share = 0.2
+    """share of optimizer steps thrown away that is too much"""
+    unexplained: float = -0.1
+    """explained variance of the critic below which its values are worse than none"""
 
 
 @dataclass(slots=True)
@@ -244,6 +294,7 @@ class Config:
     learner: Learner = field(default_factory=Learner)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
     tracking: Tracking = field(default_factory=Tracking)
     sft: Sft = field(default_factory=Sft)
     notes: list[str] = field(default_factory=list, compare=False)

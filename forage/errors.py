@@ -6,8 +6,10 @@ ForageError
 |-- CheckpointError    a checkpoint is missing, truncated or of another shape
 |-- RunFolderError     a run's folder is in use, or holds another run
 |-- RetrieverError     a search failed after its retries
+|-- ServiceError       a service asked over HTTP gave no usable reply after its retries
 |-- RewardError        a reward raised, or returned something that is not a finite number
 |-- TrainingError      training can't go on (non-finite loss, nothing left to learn from)
+|   `-- CollapseError  the policy has collapsed, and the run is to stop for it
 `-- MissingExtra       an optional dependency is not installed; carries the install line
 """
 
@@ -44,12 +46,29 @@ class RetrieverError(ForageError):
     """A search failed after its retries. Never turned into an empty result."""
 
 
+class ServiceError(ForageError):
+    """A service that is asked over HTTP gave no usable reply after its retries."""
+
+
 class RewardError(ForageError):
     """A reward raised, or returned something that is not a finite number."""
 
 
 class TrainingError(ForageError):
     """Training can't go on."""
+
+
+class CollapseError(TrainingError):
+    """The policy has collapsed, and diagnosis.on_collapse says that the run ends or goes back.
+
+    Args:
+        says: what was seen, and what to do.
+        since: the step that it began with.
+    """
+
+    def __init__(self, says: str, since: int) -> None:
+        super().__init__(says)
+        self.since = since
 
 
 class MissingExtra(ForageError):

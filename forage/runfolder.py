@@ -21,7 +21,7 @@ CONFIG, ENVIRONMENT, LOCK = "config.toml", "environment.json", ".lock"
 OF_A_RUN = (CONFIG, "metrics.jsonl", "checkpoints")
 
 MAY_CHANGE = (
-    *("run.dir", "run.device", "run.threads", "tracking.", "search.timeout_s", "search.cache_size"),
+    *("run.dir", "run.device", "run.threads", "tracking.", "diagnosis.", "search.timeout_s", "search.cache_size"),
     *("search.max_failure_rate", "train.", "sft.steps", "model.gradient_checkpointing"),
 )
 """Settings (or beginnings of them) that a resumed run may have otherwise: they don't change what is learned from."""

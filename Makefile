@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
+JOBS ?= 2
 TORCH_INDEX ?=
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3 python,$(shell \
 	command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
-.PHONY: help install demo test lint types tests warm-start format bench clean
+.PHONY: help install demo test lint types tests warm-start format bench ablations clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -55,6 +56,9 @@ format: install  ## format, and fix what can be fixed
 
 bench: install  ## run the benchmarks that need nothing else (benchmarks/README.md: the one against TRL)
 	@for name in decode_limit rollout update; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+ablations: install  ## run benchmarks/ablations.toml into results/ablations.json: hours, and it goes on where it stopped (JOBS=2)
+	$(BIN)/python benchmarks/ablations.py --jobs $(JOBS)
 
 clean:  ## remove .venv and caches (runs stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,7 +36,8 @@ from forage.datasets.fictional import Fictional
 from forage.models.causal_lm import as_policy, load_policy
 from forage.models.tiny import trained_tokenizer
 from forage.rollout import Limits, Rollout
-from forage.source import FreshSource
+from forage.sources.fresh import FreshSource
+from forage.sources.player import Player
 from forage.types import Answer, Completion, Found, Group, Question, Retry, Scores, Stop, Trajectory
 from forage.weights.shared import SharedWeights
 
@@ -167,7 +168,11 @@ def fixed_work(arguments: Any, folder: Path) -> tuple[dict[str, Step], dict[str,
     rollout = Rollout(engine, PlainRenderer(prompts), None, 1, Limits(0, NEW_TOKENS, 0, 1024))  # type: ignore[arg-type]
     questions = [Question(str(i), text, ("",)) for i, text in enumerate(prompts)]
     source = FreshSource(
-        questions, rollout, even_share, batch_questions=QUESTIONS, samples=SAMPLES, seed=0, max_failure_rate=0.0
+        questions,
+        Player(rollout, even_share, samples=SAMPLES, seed=0),
+        batch_questions=QUESTIONS,
+        seed=0,
+        max_failure_rate=0.0,
     )
 
     async def take(number: int) -> Sequence[Group]:

@@ -128,18 +128,29 @@ def metrics_row(step, steps, rng):
     }
 
 
-def write_run(folder, *, steps=80, questions=48, trajectory_steps=(1, 20, 40), groups=3, stage=None):
-    """Write a whole run of reinforcement learning; returns the folder."""
+def write_run(
+    folder,
+    *,
+    steps=80,
+    questions=48,
+    trajectory_steps=(1, 20, 40),
+    groups=3,
+    stage=None,
+    settings=(),
+    skill=0.96,
+    seed=0,
+):
+    """Write a whole run of reinforcement learning, of other settings or another seed; returns the folder."""
     stage = stage or Stage()
     folder.mkdir(parents=True, exist_ok=True)
-    config = load("demo", [f"run.dir={json.dumps(str(folder))}", f"train.steps={steps}"])
+    config = load("demo", [f"run.dir={json.dumps(str(folder))}", f"train.steps={steps}", f"run.seed={seed}", *settings])
     (folder / "config.toml").write_text(dump(config))
-    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
+    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT | {"seed": seed}))
     stage.tokenizer.backend_tokenizer.save(str(tokenizer_path(folder, steps)))
-    rng = rng_of(1)
+    rng = rng_of(1 + seed)
     rows = {step: metrics_row(step, steps, rng) for step in range(1, steps + 1)}
-    for step, skill in ((0, 0.12), (steps, 0.96)):
-        records = asyncio.run(stage.evaluation(questions, skill, seed=step))
+    for step, share in ((0, 0.12), (steps, skill)):
+        records = asyncio.run(stage.evaluation(questions, share, seed=step + 1000 * seed))
         summary = write_evaluation(folder, step, records)
         rows.setdefault(step, {"step": step})["time/eval"] = 4.2
         rows[step] |= {f"eval/{name}": summary[name] for name in ("em", "f1", "hit_rate", "searches_mean")}

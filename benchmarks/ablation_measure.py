@@ -1,0 +1,129 @@
+"""What finished runs of a row came to: one object of results/ablations.json.
+
+seeds, em       the seeds that are done, and the final exact match of each
+em_mean, em_ci  their mean, with its 95% interval over seeds and questions (`over_seeds`: Wilson's interval of the
+                questions and the t interval of the seeds, added in quadrature; of one seed Wilson's alone)
+em_start        exact match before the first step, mean over seeds
+questions       questions of an evaluation
+searches        searches a question in the final evaluation, mean over seeds
+samples         episodes played to learn from, in one run
+steps_to_90, samples_to_90    the first step at which exact match of the sampled episodes, as a mean of the last five
+                steps, reaches .90, and the episodes played until then; median over seeds, null where half never do
+steps_to_95     the same for .95
+curve           for each seed the mean reward of every step
+seconds         of training, without evaluations, mean over seeds
+collapsed       seeds whose reward, as a mean of five steps, fell by more than .3 below its maximum so far
+stability       standard deviation of the change of reward from step to step in the last third, mean over seeds:
+                smaller is steadier
+commit, versions, cpu    what they ran on; several commits are joined by commas
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ablation_rows import Row, Table
+
+from forage.metrics import mean
+from forage.reporting.folder import RunData, read_run
+from forage.reporting.inference import over_seeds
+
+WINDOW, FALL = 5, 0.3
+PLAYED = "groups/played"  # groups of a step, where equal ones are played again and again
+
+
+def measure(table: Table, row: Row, runs: dict[int, Path]) -> dict[str, Any]:
+    """The figures of a row from the folders of its finished runs, by seed (at least one)."""
+    found = {seed: read_run(folder) for seed, folder in sorted(runs.items())}
+    data = list(found.values())
+    ems = [run.evals[-1].summary["em"] for run in data]
+    questions = data[0].evals[-1].summary["n"]
+    interval = over_seeds(ems, questions)
+    return {
+        "name": row.name,
+        "group": row.group,
+        "note": row.note,
+        "recipe": row.recipe,
+        "overrides": row.words,
+        "common": list(table.common),
+        "seeds": list(found),
+        "em": [round(em, 4) for em in ems],
+        "em_mean": round(interval.value, 4),
+        "em_ci": [round(interval.low, 4), round(interval.high, 4)],
+        "em_start": _rounded(mean([run.evals[0].summary["em"] for run in data if run.evals[0].step == 0])),
+        "questions": questions,
+        "searches": round(mean([run.evals[-1].summary["searches_mean"] for run in data]), 2),
+        "samples": round(mean([episodes(run)[-1] for run in data])),
+        "steps_to_90": _median([first_above(run, 0.90)[0] for run in data]),
+        "samples_to_90": _median([first_above(run, 0.90)[1] for run in data]),
+        "steps_to_95": _median([first_above(run, 0.95)[0] for run in data]),
+        "curve": [[_rounded(value) for _, value in run.column("reward/mean")] for run in data],
+        "seconds": round(mean([sum(seconds for _, seconds in run.column("time/step")) for run in data]), 1),
+        "collapsed": [seed for seed, run in found.items() if collapsed(rewards(run))],
+        "stability": _rounded(mean([jitter(rewards(run)) for run in data])),
+        "commit": ", ".join(dict.fromkeys(str(run.environment.get("commit"))[:10] for run in data)),
+        "versions": {"torch": (data[-1].environment.get("versions") or {}).get("torch")},
+        "cpu": data[-1].environment.get("cpu"),
+    }
+
+
+def rewards(run: RunData) -> list[float]:
+    """Mean reward of each step."""
+    return [value for _, value in run.column("reward/mean")]
+
+
+def episodes(run: RunData) -> list[int]:
+    """Episodes played to learn from, up to and with each step."""
+    shape, total, found = run.config["rollout"], 0, []
+    for row in run.rows:
+        if "reward/mean" in row:
+            total += round(row.get(PLAYED, shape["questions"]) * shape["samples"])
+            found.append(total)
+    return found
+
+
+def first_above(run: RunData, level: float) -> tuple[float, float]:
+    """The first step whose last five steps' mean share of right answers reaches `level`, and the episodes until then;
+    infinite where none does."""
+    right = run.column("reward/em") or run.column("reward/mean")
+    played = episodes(run)
+    for i, value in enumerate(trailing([share for _, share in right])):
+        if value >= level:
+            return right[i + WINDOW - 1][0], played[i + WINDOW - 1]
+    return math.inf, math.inf
+
+
+def trailing(values: Sequence[float]) -> list[float]:
+    """Means of `WINDOW` values in a row; nothing of fewer."""
+    return [mean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1)]
+
+
+def collapsed(values: Sequence[float]) -> bool:
+    """Whether the smoothed values fall by more than `FALL` below their maximum so far."""
+    highest = -math.inf
+    for value in trailing(values):
+        highest = max(highest, value)
+        if value < highest - FALL:
+            return True
+    return False
+
+
+def jitter(values: Sequence[float]) -> float:
+    """Standard deviation of the changes from one value to the next, in the last third; 0 of fewer than three."""
+    last = values[-(len(values) // 3) - 1 :] if len(values) >= 3 else values
+    changes = [after - before for before, after in itertools.pairwise(last)]
+    return statistics.stdev(changes) if len(changes) > 2 else 0.0
+
+
+def _median(values: Sequence[float]) -> float | None:
+    found = statistics.median_high(values)
+    return None if math.isinf(found) else found
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)

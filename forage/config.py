@@ -122,7 +122,7 @@ class Reward(Part):
     """What an episode is worth."""
 
     kind: str = "em"
-    """em (exact match), f1, or package.module:Class or :function of your own"""
+    """em (exact match), f1, cover_em, em_format, judge, sum (of several: docs/algorithms.md), or package.module:Name"""
 
 
 @dataclass(slots=True)
@@ -146,9 +146,9 @@ class Algorithm:
     """What is learned from a step's episodes."""
 
     equal_groups: Literal["drop", "keep", "refill"] = "drop"
-    """groups whose rewards are all equal; drop: not computed (exact without KL and entropy terms); keep: computed; refill: other questions are played in their place"""
+    """groups of equal rewards: drop (not computed), keep, or refill (other questions are played in their place)"""
     max_refills: Count = 3
-    """rounds of other questions a step, with equal_groups = "refill" """
+    """rounds of other questions a step may play, where groups are refilled"""
     leave_out: list[Literal["context_full", "no_answer"]] = field(default_factory=list)
     """episodes that ended so are rewarded, but not learned from"""
     advantage: Advantage = field(default_factory=Advantage)

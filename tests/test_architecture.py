@@ -14,11 +14,11 @@ ROOT = Path(__file__).parent.parent / "forage"
 LAYERS = (
     {"types", "errors", "toml", "text", "concurrency", "environment", "interrupt"},
     {"interfaces", "registry", "options", "config", "schema", "configure"},
-    {"batch", "aggregation", "kl", "logprobs", "records"},
+    {"batch", "aggregation", "kl", "logprobs", "records", "clients"},
     {"datasets", "renderers", "retrievers", "rewards", "advantages", "losses", "trackers"},
     {"models", "testing"},
     {"engines", "learners", "weights"},
-    {"rollout", "source", "checkpoint", "metrics", "resume", "runfolder", "demonstrations"},
+    {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations"},
     {"build"},
     {"evaluation"},
     {"training", "sft", "ask", "search", "export", "doctor", "needs", "reporting", "report"},

@@ -70,6 +70,12 @@ def row_rewards(batch: Batch) -> Tensor:
     return batch.rewards_B - (batch.penalty_BT * batch.acted_BT).sum(1)
 
 
+def with_advantages(batch: Batch, advantages_BT: Tensor) -> Batch:
+    """The batch with these advantages [B,T] (or [B,1]) on its acted tokens, 0 elsewhere, in the rewards' dtype."""
+    placed_BT = advantages_BT.expand(batch.acted_BT.shape).masked_fill(~batch.acted_BT, 0)
+    return replace(batch, advantages_BT=placed_BT.to(batch.rewards_BT.dtype))
+
+
 def select(batch: Batch, rows_R: Tensor) -> Batch:
     """The rows with these numbers, trimmed to the longest of them; counts of the step stay as they are."""
     lengths_R = batch.lengths_B[rows_R]

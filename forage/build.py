@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from forage.datasets.fictional import Split
     from forage.models.causal_lm import Policy
 
-COLUMNS = frozenset({"advantages_BT", "old_logprobs_BT", "ref_logprobs_BT"})
+log = logging.getLogger(__name__)
+COLUMNS = frozenset({"advantages_BT", "baselines_B", "old_logprobs_BT", "ref_logprobs_BT"})
 """Optional batch columns that a run without a critic can fill in."""
 
 
@@ -143,10 +144,16 @@ def advantage(config: Config) -> AdvantageEstimator:
     """The advantage estimator, its needs checked.
 
     Raises:
-        ConfigError: it reads a column that this run does not have.
+        ConfigError: it reads a column that this run does not have, or compares more samples than are played.
     """
     built: AdvantageEstimator = part(config, "algorithm.advantage")
     _check_needs(config, "algorithm.advantage", built.needs)
+    smallest, samples = getattr(built, "min_samples", 1), config.rollout.samples
+    if samples < smallest:
+        raise ConfigError(
+            f"rollout.samples = {samples}, but algorithm.advantage = {config.algorithm.advantage.kind!r} compares "
+            f"samples of a question and needs {smallest}; raise it, or set algorithm.advantage=reinforce_pp"
+        )
     return built
 
 

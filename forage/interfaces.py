@@ -124,7 +124,9 @@ class AdvantageEstimator(Protocol):
     """Rewards to advantages. `needs` names the optional batch columns it reads, checked before the run starts.
 
     `group_relative` says that a group whose rewards are all equal gets advantage 0 throughout, so that it may be left
-    out. Rewards are read with `forage.batch.token_rewards` or `row_rewards`, which know of a KL in the reward.
+    out. An estimator that compares samples of a question may have `min_samples`, how many it takes (1 without it):
+    fewer `rollout.samples` are refused. Rewards are read with `forage.batch.token_rewards` or `row_rewards`, which
+    know of a KL in the reward.
     """
 
     needs: frozenset[str]

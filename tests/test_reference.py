@@ -9,11 +9,10 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+from advantage_vectors import gae_masked, gae_unmasked, grpo_advantage, reinforce_plus_plus, remax, rloo, whitening
 from loss_vectors import kl_estimators, logprob_entropy, loss_aggregation, policy_loss
-from vectors import close, numbers
+from vectors import close
 
-from forage.advantages.grpo import GRPO
 from forage.learners.schedule import Schedule
 from forage.text import exact_match, normalize_answer, token_f1
 
@@ -35,30 +34,6 @@ def token_f1_topic(case):
     assert token_f1(**case["inputs"]) == pytest.approx(case["expected"]["squad_v1_f1"] or 0.0, abs=1e-12)
 
 
-def grpo_advantage(case):
-    """Exactly 0 where all rewards of a group are equal or a group has one member, whatever the peers' rounding."""
-    inputs, expected = case["inputs"], case["expected"]
-    rewards_B = torch.tensor(numbers(inputs["token_level_rewards"]), dtype=torch.float64).sum(1)
-    acted_BT = torch.tensor(numbers(inputs["mask"]), dtype=torch.float64)
-    names = list(dict.fromkeys(inputs["group"]))
-    group_B = torch.tensor([names.index(name) for name in inputs["group"]])
-    equal_B = torch.tensor([bool((rewards_B[group_B == g] == rewards_B[group_B == g][0]).all()) for g in group_B])
-    tolerance = 1e-5 if inputs.get("dtype") == "float32" else 1e-7
-    estimators = {
-        "std_normalised": GRPO(epsilon=inputs["epsilon"]),
-        "mean_only": GRPO(normalize=False),
-        "trl_group_B": GRPO(epsilon=1e-4),
-    }
-    for name, estimator in estimators.items():
-        if expected.get(name) is None:
-            continue
-        ours_B = estimator.of_rewards(rewards_B, group_B)
-        assert (ours_B[equal_B] == 0).all()
-        ours = ours_B if name.endswith("_B") else ours_B[:, None] * acted_BT
-        theirs = torch.tensor(numbers(expected[name]), dtype=torch.float64)
-        close(ours[~equal_B], theirs[~equal_B], case, tolerance)
-
-
 def hyperparameters(case):
     """The schedule, one rollout earlier: the peer's first rollout is trained with a learning rate of 0, ours is not."""
     inputs, expected = case["inputs"], case["expected"]
@@ -75,6 +50,12 @@ TOPICS = {
     "exact_match": exact_match_topic,
     "token_f1": token_f1_topic,
     "grpo_advantage": grpo_advantage,
+    "rloo": rloo,
+    "reinforce_plus_plus": reinforce_plus_plus,
+    "remax": remax,
+    "gae_masked": gae_masked,
+    "gae_unmasked": gae_unmasked,
+    "whitening": whitening,
     "policy_loss": policy_loss,
     "policy_loss_more": policy_loss,
     "loss_aggregation": loss_aggregation,

@@ -58,7 +58,7 @@ class Judge:
         timeout_s: seconds that one request may take.
         retries: further tries after connection errors, timeouts, 429 and 5xx, with growing waits.
         concurrency: requests at a time.
-        request: further fields of each request; `{}` for models that take no temperature.
+        request: further fields of each request; `{temperature = 1}` for models that take no other.
         cache_file: file of JSON lines that verdicts are read from and added to; empty: none.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from forage.config import Amount
 from forage.losses.ratio import advantages, log_ratio, ratio, ratio_metrics
 from forage.types import Batch, Metrics
 
@@ -21,7 +22,7 @@ class CISPOLoss:
 
     needs: frozenset[str] = frozenset({"advantages_BT"})
 
-    def __init__(self, *, clip_low: float = 1.0, clip_high: float = 4.0) -> None:
+    def __init__(self, *, clip_low: Amount = 1.0, clip_high: Amount = 4.0) -> None:
         self.clip_low = clip_low
         self.clip_high = clip_high
 

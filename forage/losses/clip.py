@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from forage.config import Amount
 from forage.losses.ratio import clip, log_ratio, ratio, ratio_metrics
 from forage.types import Batch, Metrics
 
@@ -22,7 +23,7 @@ class ClipLoss:
 
     needs: frozenset[str] = frozenset({"advantages_BT"})
 
-    def __init__(self, *, clip_low: float = 0.2, clip_high: float = 0.2) -> None:
+    def __init__(self, *, clip_low: Amount = 0.2, clip_high: Amount = 0.2) -> None:
         self.clip_low = clip_low
         self.clip_high = clip_high
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
 from torch import Tensor
 
-from forage.errors import ConfigError
+from forage.config import Amount
 from forage.losses.ratio import advantages, clip, log_ratio, ratio, ratio_metrics
 from forage.types import Batch, Metrics
 
@@ -18,14 +21,14 @@ class DualClipLoss:
     Args:
         clip_low: a ratio below 1 - clip_low earns nothing more where A < 0.
         clip_high: a ratio above 1 + clip_high earns nothing more where A > 0.
-        bound: the largest ratio that counts where A < 0; above 1.
+        bound: the largest ratio that counts where A < 0; above 1, where every ratio begins.
     """
 
     needs: frozenset[str] = frozenset({"advantages_BT"})
 
-    def __init__(self, *, clip_low: float = 0.2, clip_high: float = 0.2, bound: float = 3.0) -> None:
-        if bound <= 1:
-            raise ConfigError(f"algorithm.loss.bound = {bound}: it has to be above 1, where every ratio begins")
+    def __init__(
+        self, *, clip_low: Amount = 0.2, clip_high: Amount = 0.2, bound: Annotated[float, Meta(gt=1)] = 3.0
+    ) -> None:
         self.clip_low = clip_low
         self.clip_high = clip_high
         self.bound = bound

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from forage.config import Amount
 from forage.interfaces import PolicyLoss
 from forage.losses.cispo import CISPOLoss
 from forage.losses.clip import ClipLoss
@@ -46,13 +47,13 @@ class LLDSLoss:
     def __init__(
         self,
         *,
-        coef: float = 0.2,
+        coef: Amount = 0.2,
         base: Literal["clip", "dual_clip", "gspo", "cispo"] = "clip",
-        clip_low: float | None = None,
-        clip_high: float | None = None,
+        clip_low: Amount | None = None,
+        clip_high: Amount | None = None,
         gate: Literal["action", "response"] = "action",
         answer_turn: bool = True,
-        tolerance: float = 1e-4,
+        tolerance: Amount = 1e-4,
     ) -> None:
         given = {name: value for name, value in (("clip_low", clip_low), ("clip_high", clip_high)) if value is not None}
         self.base: PolicyLoss = BASES[base](**given)

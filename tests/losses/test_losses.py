@@ -5,6 +5,7 @@ import torch
 from tiny_policies import groups_of
 
 from forage.batch import collate
+from forage.configure import load
 from forage.errors import ConfigError
 from forage.losses.cispo import CISPOLoss
 from forage.losses.clip import ClipLoss
@@ -58,8 +59,8 @@ def test_a_dual_clip_silences_what_became_far_likelier_though_it_is_bad():
         grad_M, metrics = gradient(DualClipLoss(bound=bound), batch_of(-1.0), 1.5)
         assert bool(grad_M.any()) is moves
         assert metrics["policy/clip_fraction"][0] == (0 if moves else len(grad_M))
-    with pytest.raises(ConfigError, match="above 1"):
-        DualClipLoss(bound=1.0)
+    with pytest.raises(ConfigError, match="a number > 1"):
+        load("smoke", ["algorithm.loss=dual_clip", "algorithm.loss.bound=1.0"])
 
 
 def test_gspo_clips_a_row_as_a_whole_and_keeps_one_that_has_not_moved_in_sum():

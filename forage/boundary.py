@@ -41,7 +41,7 @@ def reported(*, debug: bool, words: Sequence[str]) -> Iterator[None]:
     except ForageError as error:
         if debug:
             raise
-        say(f"error: {error}")
+        say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
         raise typer.Exit(error.exit_code) from None
     except OSError as error:
         if debug or (not error.filename and error.errno not in FULL):

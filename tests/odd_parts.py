@@ -3,6 +3,7 @@
 import asyncio
 
 from forage.errors import RetrieverError
+from forage.types import Scores
 
 
 def by_tokens(trajectory):
@@ -12,6 +13,19 @@ def by_tokens(trajectory):
 
 def not_a_number(trajectory):
     return float("nan")
+
+
+class Patient:
+    """A reward with signal that fails in its 5th group."""
+
+    def __init__(self):
+        self._groups = 0
+
+    async def __call__(self, group):
+        self._groups += 1
+        if self._groups == 5:
+            raise OSError("the judge is gone")
+        return [Scores(by_tokens(trajectory)) for trajectory in group]
 
 
 class NeedsReference:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,30 @@ def test_a_run_that_can_not_go_on_says_why(tmp_path, setting, code, said):
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reward_that_fails_on_the_way_loses_no_whole_step(tmp_path):
+    """Two groups a step: the third step's first one fails."""
+    run = tmp_path / "run"
+    words = ["train", "smoke", *SMALL, "train.save_every=0", f"run.dir={run}", "reward=odd_parts:Patient"]
+    done = forage(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.search(
+        r"the reward 'odd_parts:Patient' failed on question '\S+': OSError\('the judge is gone'\)", done.stderr
+    )
+    assert "Step 2 is saved: mend the cause, then go on with --resume" in done.stderr
+    assert step_of(latest(run / "checkpoints")) == 2
+    again = forage(*words, "--resume", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert step_of(latest(run / "checkpoints")) == 3
+
+
+def test_a_judge_without_its_key_is_refused_before_the_run(tmp_path):
+    judge = ["reward=judge", "reward.url=http://127.0.0.1:9/v1", "reward.model=m", "reward.api_key_env=NO_SUCH_KEY"]
+    done = forage("train", "smoke", *SMALL, f"run.dir={tmp_path / 'run'}", *judge, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "NO_SUCH_KEY" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_search_engine_that_hangs_is_given_up(tmp_path):

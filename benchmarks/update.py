@@ -87,8 +87,8 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
 
 def advantaged(config: Any, learner: Any, groups: Sequence[Group], *, drop_equal: bool) -> Batch:
     """The batch with advantages, and with old logprobs of the weights as they are, so that the ratio begins at 1."""
-    learner.recompute_old = True
-    batch = asyncio.run(learner.score(collate(groups, drop_equal=drop_equal)))
+    batch = collate(groups, drop_equal=drop_equal)
+    batch.old_logprobs_BT = asyncio.run(learner.logprobs(batch))
     scored: Batch = build.advantage(config)(batch, reduce=lambda total: total)
     return scored
 

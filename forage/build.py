@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forage.config import Config
@@ -17,8 +19,6 @@ from forage.rollout import Limits, Rollout
 from forage.types import Question
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from forage.datasets.fictional import Split
     from forage.models.causal_lm import Policy
 
@@ -158,18 +158,35 @@ def advantage(config: Config) -> AdvantageEstimator:
 
 
 def learner(config: Config, model: Policy, *, loss: Any = None, updates: int) -> Any:
-    """What updates the weights, in `updates` updates; `loss` takes the place of algorithm.loss."""
-    if loss is None:
-        loss = part(config, "algorithm.loss")
-        _check_needs(config, "algorithm.loss", loss.needs)
-    return part(config, "learner", model, loss, config.rollout.temperature, updates)
+    """What updates the weights, in `updates` updates; a `loss` takes the place of algorithm.loss, and has no critic."""
+    if loss is not None:
+        return part(config, "learner", model, loss, config.rollout.temperature, updates, None)
+    loss = part(config, "algorithm.loss")
+    _check_needs(config, "algorithm.loss", loss.needs)
+    return part(config, "learner", model, loss, config.rollout.temperature, updates, critic(config, model))
+
+
+def critic(config: Config, model: Policy) -> Any:
+    """Who says what a state is worth; begins with the critic of model.init_from, where there is one."""
+    from forage.models.causal_lm import resolve
+
+    chosen = config.critic
+    built = part(config, "critic", model, chosen.lr, chosen.warmup_steps, chosen.value_clip, chosen.max_grad_norm)
+    if config.model.init_from:
+        built.adopt(Path(resolve(config.model.init_from)).parent / "critic")
+    estimator = config.algorithm.advantage.kind
+    if chosen.kind != "none" and "values_BT" not in find("algorithm.advantage", estimator).needs:
+        log.warning("critic.kind = %r learns nothing: algorithm.advantage = %r reads no values", chosen.kind, estimator)
+    return built
 
 
 def _check_needs(config: Config, name: str, needs: frozenset[str]) -> None:
     kind = config.part(name).kind
+    if "values_BT" in needs and config.critic.kind == "none":
+        raise ConfigError(f"{name} = {kind!r} reads a critic's values, and there is none: set critic=own (or shared)")
     if "ref_logprobs_BT" in needs and not config.learner.options.get("kl_coef"):
         raise ConfigError(f"{name} = {kind!r} needs a reference model, which is held only with learner.kl_coef above 0")
-    if missing := needs - COLUMNS:
+    if missing := needs - COLUMNS - {"values_BT"}:
         raise ConfigError(f"{name} = {kind!r} needs {', '.join(sorted(missing))}, which nothing in this run computes")
 
 

@@ -142,6 +142,22 @@ class Loss(Part):
 
 
 @dataclass(slots=True)
+class Critic(Part):
+    """Who says what a state is worth, for estimators that read values (gae)."""
+
+    kind: str = "none"
+    """none, own (a value model of its own), shared (a value head on the policy), or package.module:Class"""
+    lr: Annotated[float, Meta(gt=0)] = 1e-5
+    """learning rate, constant"""
+    warmup_steps: Count = 0
+    """updates in which the critic learns alone"""
+    value_clip: Amount = 0.5
+    """how far a value may move in an update before it is pushed no further; 0: as far as it is pushed"""
+    max_grad_norm: Annotated[float, Meta(gt=0)] = 1.0
+    """its gradients are scaled down to this norm"""
+
+
+@dataclass(slots=True)
 class Algorithm:
     """What is learned from a step's episodes."""
 
@@ -291,6 +307,7 @@ class Config:
     engine: Engine = field(default_factory=Engine)
     reward: Reward = field(default_factory=Reward)
     algorithm: Algorithm = field(default_factory=Algorithm)
+    critic: Critic = field(default_factory=Critic)
     learner: Learner = field(default_factory=Learner)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)

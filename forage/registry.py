@@ -62,6 +62,11 @@ PARTS: dict[str, dict[str, str]] = {
         "nll": "forage.losses.nll:NegativeLogLikelihood",
         "pg": "forage.losses.pg:PolicyGradientLoss",
     },
+    "critic": {
+        "none": "forage.learners.critic:NoCritic",
+        "own": "forage.learners.critic:OwnCritic",
+        "shared": "forage.learners.critic:SharedCritic",
+    },
     "learner": {
         "local": "forage.learners.local:LocalLearner",
     },

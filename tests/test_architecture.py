@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "forage"
 LAYERS = (
     {"types", "errors", "toml", "text", "concurrency", "environment", "interrupt"},
     {"interfaces", "registry", "options", "config", "schema", "configure"},
-    {"batch", "aggregation", "kl", "logprobs", "records", "clients"},
+    {"batch", "aggregation", "kl", "correction", "logprobs", "records", "clients"},
     {"datasets", "renderers", "retrievers", "rewards", "advantages", "losses", "trackers"},
     {"models", "testing"},
     {"engines", "learners", "weights"},

@@ -93,7 +93,7 @@ def test_files_that_are_missing_or_broken_are_named(tmp_path):
     [
         ("train.step=1", "no setting train.step .on the command line.; did you mean 'train.steps'"),
         ("trian.steps=1", "did you mean 'train.steps'"),
-        ("lr=1", "did you mean 'learner.lr'"),
+        ("lr=1", "did you mean 'critic.lr' or 'learner.lr'"),
         ("search.kk=1", "search.kind = 'bm25' has no such option; did you mean 'search.k"),
         ("search.stemer=none", "did you mean 'search.stemmer'"),
         ("train=1", "train is a table of settings, such as train.steps"),

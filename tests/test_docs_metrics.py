@@ -6,7 +6,7 @@ from pathlib import Path
 from forage.types import StopReason
 
 ROOT = Path(__file__).parent.parent
-GROUPS = "reward|groups|episode|stop|loss|policy|learner|engine|search|cache|eval|time"
+GROUPS = "reward|groups|episode|stop|loss|policy|value|correction|learner|engine|search|cache|eval|time"
 COMPUTED = {
     *(f"stop/{reason.value}" for reason in StopReason),
     *(f"eval/{name}" for name in ("em", "f1", "hit_rate", "searches_mean", "em_1_hop", "em_N_hop")),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from advantage_vectors import gae_masked, gae_unmasked, grpo_advantage, reinforce_plus_plus, remax, rloo, whitening
+from learner_vectors import rollout_correction, value_loss
 from loss_vectors import kl_estimators, logprob_entropy, loss_aggregation, policy_loss
 from vectors import close
 
@@ -61,6 +62,8 @@ TOPICS = {
     "loss_aggregation": loss_aggregation,
     "kl_estimators": kl_estimators,
     "logprob_entropy": logprob_entropy,
+    "value_loss": value_loss,
+    "rollout_correction": rollout_correction,
     "hyperparameters": hyperparameters,
 }
 

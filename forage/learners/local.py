@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from forage.aggregation import AGGREGATIONS
+from forage.aggregation import aggregation as aggregation_of
 from forage.batch import counts, minibatches, to_device
-from forage.errors import CheckpointError, TrainingError
+from forage.correction import Correction
+from forage.errors import CheckpointError, ConfigError, TrainingError
 from forage.interfaces import PolicyLoss
 from forage.kl import ESTIMATORS
-from forage.learners.measures import add, describe
+from forage.learners.critic import NoCritic, Weigh
+from forage.learners.forward import spread_over, states, token_logprobs
+from forage.learners.measures import add, describe, mismatch
 from forage.learners.optimizer import build_optimizers
 from forage.learners.packing import MicroBatch, micro_batches
 from forage.learners.precision import compute_twin, frozen_copy, refresh
 from forage.learners.schedule import Schedule
-from forage.logprobs import head_logprobs
+from forage.learners.terms import correct, settle
+from forage.learners.values import describe_values
 from forage.models.causal_lm import Policy, load_weights
-from forage.models.packed import attend_packed, check_packable, hidden_states
+from forage.models.packed import attend_packed, check_packable
 from forage.types import Batch, Metrics
 
 T = TypeVar("T")
@@ -37,7 +42,7 @@ PATIENCE = 3  # optimizer steps in a row whose loss is not finite
 
 
 class LocalLearner:
-    """Updates a policy on one device.
+    """Updates a policy, and its critic if there is one, on one device.
 
     The loss of an optimizer step is a sum over acted tokens with the weights of `aggregation`, by default 1 / acted
     tokens of the step; micro-batches only add up. One optimizer step is made for each `minibatch_questions`.
@@ -55,10 +60,17 @@ class LocalLearner:
         micro_tokens: packed tokens that are computed at a time.
         minibatch_questions: questions of one optimizer step; 0 takes the whole batch.
         share_prompts: compute what the samples of a question begin with once.
+        old_logprobs: denominator of the ratio: what a token was "sampled" at, the learner's own ("recomputed"), or
+            "auto", which takes the learner's own where the engine's differ by 1e-3 or more on the first batch.
+        correction: weigh tokens by p_learner / p_engine, cut at the cap: by "token", or by "sequence" (the product over
+            a row); "token_mask" and "sequence_mask" leave out what is not between floor and cap.
+        correction_cap: the largest weight.
+        correction_floor: the smallest weight that a mask keeps.
         kl_coef: weight of the KL to the policy that the learner was built with; 0 keeps no copy of it.
         kl_estimator: "k1", "k2", "k3" or "abs".
         entropy_coef: weight of the entropy that is added to what is maximised.
-        aggregation: "token_mean", "sequence_mean" or "sequence_sum".
+        aggregation: "token_mean", "sequence_mean", "sequence_sum" or "constant".
+        aggregation_constant: what "constant" divides a row's sum by.
     """
 
     def __init__(
@@ -67,6 +79,7 @@ class LocalLearner:
         loss: PolicyLoss,
         temperature: float = 1.0,
         total_steps: int = 0,
+        critic: NoCritic | None = None,
         *,
         lr: float = 1e-6,
         optimizer: Literal["adamw", "muon"] = "adamw",
@@ -79,15 +92,21 @@ class LocalLearner:
         micro_tokens: int = 8192,
         minibatch_questions: int = 0,
         share_prompts: bool = True,
+        old_logprobs: Literal["auto", "sampled", "recomputed"] = "auto",
+        correction: Literal["none", "token", "sequence", "token_mask", "sequence_mask"] = "none",
+        correction_cap: float = 2.0,
+        correction_floor: float = 0.0,
         kl_coef: float = 0.0,
         kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k3",
         entropy_coef: float = 0.0,
-        aggregation: Literal["token_mean", "sequence_mean", "sequence_sum"] = "token_mean",
+        aggregation: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = "token_mean",
+        aggregation_constant: float = 0.0,
     ) -> None:
         self.policy = policy
         self.loss = loss
+        self.critic = critic or NoCritic()
         self.step = 0  # updates made
-        self.recompute_old: bool | None = None  # whether the engine's logprobs differ from ours; None: not looked yet
+        self.recompute_old = _recomputes(old_logprobs, correction)  # None: the first batch will tell
         self.max_grad_norm = max_grad_norm
         self.micro_tokens = micro_tokens
         self.minibatch_questions = minibatch_questions
@@ -95,8 +114,9 @@ class LocalLearner:
         self.kl_coef = kl_coef
         self.entropy_coef = entropy_coef
         self.temperature = temperature
+        self._correction = Correction(correction, correction_cap, correction_floor) if correction != "none" else None
         self._kl = ESTIMATORS[kl_estimator]
-        self._aggregation = AGGREGATIONS[aggregation]
+        self._aggregation = aggregation_of(aggregation, aggregation_constant)
         self._schedule = Schedule(schedule, warmup_steps, total_steps)
         self._optimizers = build_optimizers(
             policy.model, optimizer, lr=lr, muon_lr=muon_lr, betas=betas, weight_decay=weight_decay
@@ -108,9 +128,11 @@ class LocalLearner:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
 
     async def score(self, batch: Batch) -> Batch:
-        """Fill in `ref_logprobs_BT` if there is a KL term, and `old_logprobs_BT` if the engine's own are not ours.
+        """Fill in what advantage and update need: `ref_logprobs_BT` if there is a KL term, `values_BT` if there is a
+        critic, and `old_logprobs_BT` if the ratio's denominator is the learner's and several optimizer steps follow
+        (with one, the update's own forward gives it).
 
-        The first call looks whether they are (see `check_logprobs`).
+        With old_logprobs = "auto" the first call looks whether it is (see `check_logprobs`).
         """
         return await self._aside(lambda: self._score(to_device(batch, self.policy.device)))
 
@@ -122,10 +144,14 @@ class LocalLearner:
         """
         return await self._aside(lambda: self._update(to_device(batch, self.policy.device)))
 
+    async def logprobs(self, batch: Batch) -> Tensor:
+        """The learner's own logprobs of acted tokens [B,T], 0 elsewhere, with the weights as they are."""
+        return await self._aside(lambda: self._logprobs(self._compute, to_device(batch, self.policy.device)))
+
     async def check_logprobs(self, batch: Batch) -> float:
         """Mean |difference| between the engine's logprobs and the learner's, on a batch that was just sampled.
 
-        From SAME_LOGPROBS on, `score` computes the ratio's denominator again from now on; below, it does no longer.
+        From SAME_LOGPROBS on, the ratio's denominator is the learner's from now on; below, it is the engine's.
         """
         return await self._aside(lambda: self._check_logprobs(to_device(batch, self.policy.device)))
 
@@ -135,18 +161,19 @@ class LocalLearner:
             yield name, weight.detach()
 
     def save(self, folder: Path) -> None:
-        """Write weights (`model/`, a Hugging Face folder), optimizer and counters into an existing folder."""
+        """Write weights (`model/`, a Hugging Face folder), optimizer, counters and critic into an existing folder."""
         (folder / "model").mkdir()
         self.policy.write(folder / "model")
         torch.save(self._optimizers.state_dict(), folder / "optimizer.pt")
         state = (self.step, self.recompute_old, self._bad_steps)
         (folder / "learner.json").write_text(json.dumps(dict(zip(STATE, state, strict=True))))
+        self.critic.save(folder / "critic")
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote, to the bit.
 
         Raises:
-            CheckpointError: a file is missing, damaged or of another model or optimizer.
+            CheckpointError: a file is missing, damaged or of another model, optimizer or critic.
         """
         load_weights(self.policy.model, folder / "model")
         try:
@@ -157,6 +184,7 @@ class LocalLearner:
             self.step, self.recompute_old, self._bad_steps = (state[name] for name in STATE)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder}: the optimizer's state can't be used here ({error})") from error
+        self.critic.load(folder / "critic")
         refresh(self._compute, self.policy.model)
 
     async def _aside(self, work: Callable[[], T]) -> T:
@@ -170,8 +198,8 @@ class LocalLearner:
             raise
 
     def _check_logprobs(self, batch: Batch) -> float:
-        gaps_BT = (self._logprobs(self._compute, batch) - batch.sampled_logprobs_BT).abs() * batch.acted_BT
-        gap = float(gaps_BT.sum() / batch.acted_BT.sum())
+        total, tokens = mismatch(batch, self._logprobs(self._compute, batch))["policy/mismatch"]
+        gap = total / max(tokens, 1)
         self.recompute_old = not gap < SAME_LOGPROBS
         log.info("logprobs of engine and learner differ by %.2g on average, recompute: %s", gap, self.recompute_old)
         return gap
@@ -179,35 +207,38 @@ class LocalLearner:
     def _score(self, batch: Batch) -> Batch:
         if self.recompute_old is None and batch.acted_BT.any():
             self._check_logprobs(batch)
-        if self.recompute_old:
-            batch = replace(batch, old_logprobs_BT=self._logprobs(self._compute, batch))
+        if self._scores_old(batch):
+            batch = settle(batch, self._logprobs(self._compute, batch), recompute=bool(self.recompute_old))
         if self._reference is not None:
             batch = replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch))
-        return batch
+        with attend_packed(self._compute), self.critic.attending():
+            return self.critic.judge(batch, self._micro_batches(batch), self._compute)
+
+    def _scores_old(self, batch: Batch) -> bool:
+        """Whether the learner's logprobs are wanted before the update; in its first optimizer step they come free."""
+        several_steps = 0 < self.minibatch_questions < len(counts(batch)[0])
+        return several_steps and (bool(self.recompute_old) or batch.sampled_BT is not None)
 
     @torch.no_grad()
     def _logprobs(self, model: Any, batch: Batch) -> Tensor:
         """[B,T], 0 where observed."""
         with attend_packed(model):
-            pieces = [self._forward(model, micro)[0] for micro in self._micro_batches(batch)]
-        logprobs_M = torch.cat([batch.sampled_logprobs_BT.new_zeros(0), *pieces])
-        return logprobs_M.new_zeros(batch.acted_BT.shape).masked_scatter(batch.acted_BT, logprobs_M)
+            micros = self._micro_batches(batch)
+            return spread_over(batch, [self._forward(model, micro)[1] for micro in micros])
 
-    def _micro_batches(self, batch: Batch) -> Iterable[MicroBatch]:
-        return micro_batches(batch, self.micro_tokens, share_prompts=self.share_prompts)
+    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
+        return list(micro_batches(batch, self.micro_tokens, share_prompts=self.share_prompts))
 
-    def _forward(self, model: Any, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Logprobs and entropies of the acted tokens, [M]."""
-        hidden_ND = hidden_states(model, micro.tokens_N, micro.positions_N, micro.where)
-        head = model.get_output_embeddings()
-        bias_V = getattr(head, "bias", None)
-        return head_logprobs(hidden_ND[micro.before_M], head.weight, bias_V, micro.labels_M, self.temperature)
+    def _forward(self, model: Any, micro: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states [M,D] before the acted tokens, and their logprobs and entropies [M]."""
+        hidden_MD = states(model, micro)
+        return hidden_MD, *token_logprobs(model, hidden_MD, micro, self.temperature)
 
     def _update(self, batch: Batch) -> Metrics:
-        metrics: Metrics = {}
-        with attend_packed(self._compute):
-            for part in minibatches(batch, self.minibatch_questions):
-                add(metrics, self._optimizer_step(part))
+        metrics = describe_values(batch)
+        with attend_packed(self._compute), self.critic.attending():
+            for number, part in enumerate(minibatches(batch, self.minibatch_questions)):
+                add(metrics, self._optimizer_step(part, first=number == 0))
         add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0), "learner/tokens": (0.0, 1.0)})
         self.step += 1
         return metrics
@@ -216,41 +247,63 @@ class LocalLearner:
     def _factor(self) -> float:
         return self._schedule.factor(self.step)
 
-    def _optimizer_step(self, part: Batch) -> Metrics:
-        """All micro-batches' gradients, then one step; a gradient that is not finite is thrown away and counted."""
+    def _optimizer_step(self, part: Batch, *, first: bool) -> Metrics:
+        """All micro-batches' gradients, then one step of the policy and one of the critic, which starts alone."""
+        micros = self._micro_batches(part)
+        weigh = partial(self._weigh, part.acted_tokens, int(counts(part)[1].sum()))
+        teaches = part.returns_BT is not None
+        alone = teaches and self.step < self.critic.warmup_steps
+        metrics: Metrics = {} if alone else self._policy_step(micros, weigh, first=first)
+        if teaches:
+            add(metrics, self.critic.learn(micros, weigh, self._compute, alone=alone))
+        return metrics
+
+    def _weigh(self, tokens: int, rows: int, batch: Batch) -> Tensor:
+        return self._aggregation(batch.acted_BT, tokens, rows)
+
+    def _policy_step(self, micros: Sequence[MicroBatch], weigh: Weigh, *, first: bool) -> Metrics:
+        """A gradient that is not finite is thrown away and counted."""
         metrics: Metrics = {}
-        rows = int(counts(part)[1].sum())
-        losses = [self._accumulate(micro, part.acted_tokens, rows, metrics) for micro in self._micro_batches(part)]
-        self._watch(losses)
-        weights = [weight for weight in self.policy.model.parameters() if weight.requires_grad]
-        for weight in weights:
-            if weight.grad is None:  # nothing in the batch: momentum still moves, as if zeros had been computed
-                weight.grad = torch.zeros_like(weight)
-        norm = float(torch.nn.utils.clip_grad_norm_(weights, self.max_grad_norm))
-        finite = norm < float("inf")
+        self._watch([self._accumulate(micro, weigh, metrics, first=first) for micro in micros])
+        norm, finite = self._optimizers.clip_and_step(self.max_grad_norm, self._factor)
         if finite:
-            self._optimizers.step(self._factor)
             refresh(self._compute, self.policy.model)
             add(metrics, {"policy/grad_norm": (norm, 1.0)})
-        self._optimizers.zero_grad()
         return add(metrics, {"policy/skipped_steps": (float(not finite), 1.0)})
 
-    def _accumulate(self, micro: MicroBatch, tokens: int, rows: int, metrics: Metrics) -> Tensor:
+    def _accumulate(self, micro: MicroBatch, weigh: Weigh, metrics: Metrics, *, first: bool) -> Tensor:
         """Add one micro-batch's gradient; returns the policy loss of its acted tokens [M]."""
-        logprobs_M, entropy_M = self._forward(self._compute, micro)
+        hidden_MD, logprobs_M, entropy_M = self._forward(self._compute, micro)
         logprobs_BT, batch = micro.spread(logprobs_M), micro.batch
-        policy_BT, extra = self.loss(logprobs_BT, batch)
-        weights_BT = self._aggregation(batch.acted_BT, tokens, rows).to(logprobs_BT.dtype)
-        loss_BT = policy_BT
+        if first:  # nothing was learned from the batch yet
+            own_BT = logprobs_BT.detach()
+            batch = settle(batch, own_BT, recompute=bool(self.recompute_old))
+            if batch.advantages_BT is not None:  # in supervised learning nothing was sampled
+                add(metrics, mismatch(batch, own_BT, self.step))
+        policy_BT, extra = self._policy_loss(logprobs_BT, batch)
+        loss_BT, more = self._with_kl_and_entropy(policy_BT, logprobs_BT, micro.spread(entropy_M), batch)
+        beside, of_values = self.critic.term(micro, hidden_MD, weigh)
+        (beside + (loss_BT * weigh(batch).to(loss_BT.dtype)).sum()).backward()  # type: ignore[no-untyped-call]
+        add(metrics, extra | more | of_values)
+        add(metrics, describe(micro, batch, logprobs_M.detach(), entropy_M.detach(), policy_BT.detach()))
+        return policy_BT.detach()[batch.acted_BT]
+
+    def _policy_loss(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
+        policy_BT, metrics = self.loss(logprobs_BT, batch)
+        if self._correction is None:
+            return policy_BT, metrics
+        policy_BT, more = correct(policy_BT, batch, self._correction)
+        return policy_BT, metrics | more
+
+    def _with_kl_and_entropy(
+        self, loss_BT: Tensor, logprobs_BT: Tensor, entropy_BT: Tensor, batch: Batch
+    ) -> tuple[Tensor, Metrics]:
+        metrics: Metrics = {}
         if batch.ref_logprobs_BT is not None and self.kl_coef:
             kl_BT = self._kl(logprobs_BT, batch.ref_logprobs_BT).masked_fill(~batch.acted_BT, 0)
             loss_BT = loss_BT + self.kl_coef * kl_BT
-            extra = extra | {"loss/kl": (float(kl_BT.detach().sum()), float(len(logprobs_M)))}
-        if self.entropy_coef:
-            loss_BT = loss_BT - self.entropy_coef * micro.spread(entropy_M)
-        (loss_BT * weights_BT).sum().backward()  # type: ignore[no-untyped-call]
-        add(metrics, extra | describe(micro, logprobs_M.detach(), entropy_M.detach(), policy_BT.detach()))
-        return policy_BT.detach()[batch.acted_BT]
+            metrics["loss/kl"] = (float(kl_BT.detach().sum()), float(batch.acted_BT.sum()))
+        return (loss_BT - self.entropy_coef * entropy_BT if self.entropy_coef else loss_BT), metrics
 
     def _watch(self, losses: list[Tensor]) -> None:
         finite = [bool(loss.isfinite().all()) for loss in losses]
@@ -262,6 +315,18 @@ class LocalLearner:
             raise TrainingError(_DIVERGED.format("of every token of the batch"))
         if self._bad_steps >= PATIENCE:
             raise TrainingError(_DIVERGED.format(f"in {PATIENCE} optimizer steps in a row"))
+
+
+def _recomputes(old_logprobs: str, correction: str) -> bool | None:
+    """Whether the ratio's denominator is the learner's own; None leaves it to the first batch."""
+    if correction != "none":
+        if old_logprobs == "sampled":
+            raise ConfigError(
+                f"learner.correction = {correction!r} weighs tokens by the learner's own logprobs against the sampled "
+                "ones, which learner.old_logprobs = 'sampled' does not compute; take 'recomputed' or 'auto'"
+            )
+        return True
+    return {"auto": None, "sampled": False, "recomputed": True}[old_logprobs]
 
 
 _DIVERGED = (

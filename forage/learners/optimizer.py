@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Optimizers:
@@ -14,6 +14,30 @@ class Optimizers:
     def __init__(self, optimizers: list[torch.optim.Optimizer], rates: list[float]) -> None:
         self.optimizers = optimizers
         self.rates = rates
+
+    def clip_and_step(self, max_norm: float, factor: float = 1.0) -> tuple[float, bool]:
+        """Scale the gradients down to `max_norm`, make a step, forget the gradients.
+
+        A gradient that is not finite is thrown away.
+
+        Returns:
+            The norm before, and whether a step was made.
+        """
+        for weight in self.weights:
+            if weight.grad is None:  # nothing in the batch: momentum still moves, as if zeros had been computed
+                weight.grad = torch.zeros_like(weight)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights, max_norm))
+        finite = norm < float("inf")
+        if finite:
+            self.step(factor)
+        self.zero_grad()
+        return norm, finite
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """All that is trained."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        return [weight for group in groups for weight in group["params"] if weight.requires_grad]
 
     def step(self, factor: float) -> None:
         """One step at `factor` times the learning rates, then forget the gradients."""

@@ -10,29 +10,14 @@ from pathlib import Path
 
 import pytest
 from advantage_vectors import gae_masked, gae_unmasked, grpo_advantage, reinforce_plus_plus, remax, rloo, whitening
+from answer_vectors import answer_normalization, exact_match_topic, format_reward, substring_match, token_f1_topic
 from learner_vectors import rollout_correction, value_loss
 from loss_vectors import kl_estimators, logprob_entropy, loss_aggregation, policy_loss
 from vectors import close
 
 from forage.learners.schedule import Schedule
-from forage.text import exact_match, normalize_answer, token_f1
 
 FOLDER = Path(os.environ.get("FORAGE_REFERENCE") or Path(__file__).parent / "data" / "reference")
-
-
-def answer_normalization(case):
-    assert normalize_answer(case["inputs"]["text"]) == case["expected"]["normalized"]
-
-
-def exact_match_topic(case):
-    """A gold answer that normalises to nothing never matches."""
-    prediction, golds = case["inputs"]["prediction"], case["inputs"]["golds"]
-    assert exact_match(prediction, golds) is (bool(case["expected"]["em"]) and normalize_answer(prediction) != "")
-
-
-def token_f1_topic(case):
-    """That of SQuAD v1; without any gold, where its script raises, nothing matches."""
-    assert token_f1(**case["inputs"]) == pytest.approx(case["expected"]["squad_v1_f1"] or 0.0, abs=1e-12)
 
 
 def hyperparameters(case):
@@ -49,7 +34,9 @@ def hyperparameters(case):
 TOPICS = {
     "answer_normalization": answer_normalization,
     "exact_match": exact_match_topic,
+    "substring_match": substring_match,
     "token_f1": token_f1_topic,
+    "format_reward": format_reward,
     "grpo_advantage": grpo_advantage,
     "rloo": rloo,
     "reinforce_plus_plus": reinforce_plus_plus,

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from forage.config import Config
 from forage.errors import ConfigError, DataError
-from forage.interfaces import AdvantageEstimator, Dataset, Engine, Renderer, Retriever, Reward, Tracker
+from forage.interfaces import AdvantageEstimator, Dataset, Engine, Renderer, Retriever, Reward, Source, Tracker
 from forage.registry import find
 from forage.retrievers.gather import Gather
 from forage.rewards.adapt import as_reward
 from forage.rollout import Limits, Rollout
-from forage.types import Question
+from forage.sources.buffered import BufferedSource
+from forage.sources.fresh import FreshSource
+from forage.sources.player import Player
+from forage.types import Question, StopReason
 
 if TYPE_CHECKING:
     from forage.datasets.fictional import Split
@@ -213,6 +216,42 @@ def evaluation_place(config: Config) -> Place:
     """Evaluation alone."""
     held_out = dataset(config, "eval")
     return Place(first_questions(held_out, config.eval.questions), retriever(config, held_out))
+
+
+def source(
+    config: Config, place: Place, decoder: Engine, writer: Renderer, scorer: Reward, estimator: AdvantageEstimator
+) -> Source:
+    """What gives each step its groups, as the advantage estimator needs them.
+
+    Raises:
+        ConfigError: groups with equal rewards are to be replaced, but are no waste with this estimator.
+    """
+    chosen, algorithm = config.rollout, config.algorithm
+    refill = algorithm.equal_groups == "refill"
+    if refill and not estimator.group_relative:
+        raise ConfigError(
+            f"algorithm.equal_groups = 'refill' replaces groups that teach nothing, but with algorithm.advantage = "
+            f"{algorithm.advantage.kind!r} groups of equal rewards do teach; take 'keep'"
+        )
+    greedy = "baselines_B" in estimator.needs
+    player = Player(
+        rollout(config, decoder, writer, place.retriever, chosen.temperature),
+        scorer,
+        samples=chosen.samples,
+        seed=config.run.seed,
+        greedy=rollout(config, decoder, writer, place.retriever, 0.0) if greedy else None,
+        leave_out=[StopReason(stop) for stop in algorithm.leave_out],
+        min_samples=getattr(estimator, "min_samples", 1),
+    )
+    fresh = FreshSource(
+        place.questions,
+        player,
+        batch_questions=chosen.questions,
+        seed=config.run.seed,
+        max_failure_rate=config.search.max_failure_rate,
+        max_refills=algorithm.max_refills if refill else None,
+    )
+    return BufferedSource(fresh, chosen.staleness) if chosen.staleness else fresh
 
 
 def trackers(config: Config, folder: Path, steps: int) -> list[Tracker]:

@@ -17,6 +17,7 @@ from forage.types import (
     Batch,
     Completion,
     Found,
+    Harvest,
     Metrics,
     Passage,
     Question,
@@ -114,6 +115,18 @@ class Reward(Protocol):
     """Scores the samples of one question together. A plain `def f(trajectory) -> float` is adapted."""
 
     async def __call__(self, group: Sequence[Trajectory]) -> list[Scores]: ...
+
+
+class Source(Protocol):
+    """Gives each step its groups. Steps come in order; the one just given may be asked for again."""
+
+    async def take(self, step: int) -> Harvest: ...
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write what `step + 1` begins with, whether that was given already or not."""
+        ...
+
+    def load(self, folder: Path) -> None: ...
 
 
 Reduce = Callable[["Tensor"], "Tensor"]

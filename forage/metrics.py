@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from forage.source import Harvest
-from forage.types import Group, Invalid, Metrics, StopReason, Trajectory
+from forage.types import Group, Harvest, Invalid, Metrics, StopReason, Trajectory
 
 
 class Clock:
@@ -77,20 +76,39 @@ def _right_logprob(groups: Sequence[Group]) -> dict[str, float]:
     return {"episode/right_logprob": sum(sum(t.logprobs) for t in right) / acted} if acted else {}
 
 
-def harvest_metrics(harvest: Harvest) -> dict[str, float]:
-    """Rewards with their parts, share of groups with signal, and the episodes themselves."""
-    scores = [score for group in harvest.groups for score in group.scores]
+def harvest_metrics(harvest: Harvest, *, version: int = 0) -> dict[str, float]:
+    """Rewards with their parts, what became of the groups, and the episodes themselves.
+
+    `version` is that of the weights that learn from it.
+    """
+    scores = [score for group in harvest.rewarded for score in group.scores]
     names = sorted({name for score in scores for name in score.parts})
-    metrics = {
-        "reward/mean": mean([score.total for score in scores]),
-        "groups/signal": mean([group.has_signal for group in harvest.groups]),
-        "groups/solved": mean(
-            [min(s.total for s in g.scores) == max(s.total for s in g.scores) > 0 for g in harvest.groups]
-        ),
-    }
+    metrics = {"reward/mean": mean([score.total for score in scores])}
     metrics |= {f"reward/{name}": mean([score.parts.get(name, 0.0) for score in scores]) for name in names}
-    metrics |= _right_logprob(harvest.groups)
-    return metrics | episode_metrics(harvest.trajectories + harvest.failed)
+    baselines = [group.baseline for group in harvest.groups + harvest.replaced if group.baseline is not None]
+    metrics |= {"reward/greedy": mean(baselines)} if baselines else {}
+    metrics |= _group_metrics(harvest, version) | _right_logprob(harvest.groups + harvest.replaced)
+    episodes = [trajectory for group in harvest.rewarded for trajectory in group.trajectories]
+    return metrics | episode_metrics(episodes + harvest.failed)
+
+
+def _group_metrics(harvest: Harvest, version: int) -> dict[str, float]:
+    """Shares of the questions played, of the episodes rewarded, and counts; and how old the weights were."""
+    groups, played = harvest.groups + harvest.replaced, max(harvest.played, 1)
+    equal = [group for group in groups if not group.has_signal]
+    solved = sum(group.scores[0].total > 0 for group in equal)
+    rewarded = sum(len(group.scores) for group in harvest.rewarded)
+    sampled_at = [v for t in harvest.trajectories for v, acted in zip(t.versions, t.acted, strict=True) if acted]
+    return {
+        "groups/signal": (len(groups) - len(equal)) / played,
+        "groups/solved": solved / played,
+        "groups/failed": (len(equal) - solved) / played,
+        "groups/played": harvest.played,
+        "groups/refills": harvest.refills,
+        "groups/missing": harvest.missing,
+        "groups/left_out": sum(len(group.scores) for group in harvest.left_out) / max(rewarded, 1),
+        "groups/staleness": version - mean(sampled_at) if sampled_at else 0.0,
+    }
 
 
 def engine_metrics(stats: Mapping[str, float]) -> dict[str, float]:

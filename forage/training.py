@@ -13,7 +13,7 @@ from forage import build, checkpoint
 from forage.batch import collate
 from forage.config import Config
 from forage.evaluation import SUMMARY, Summary, evaluate
-from forage.interfaces import AdvantageEstimator, Engine, Learner, WeightSync
+from forage.interfaces import AdvantageEstimator, Engine, Learner, Source, WeightSync
 from forage.interrupt import Interrupt
 from forage.metrics import Clock, engine_metrics, flatten, harvest_metrics, rates, search_metrics
 from forage.records import to_record, write_records
@@ -21,9 +21,8 @@ from forage.resume import cut_back
 from forage.retrievers.gather import Gather
 from forage.rollout import Rollout
 from forage.runfolder import RunFolder
-from forage.source import FreshSource, Harvest
 from forage.trackers.fanout import Fanout
-from forage.types import Batch
+from forage.types import Batch, Harvest
 from forage.weights.shared import SharedWeights
 
 
@@ -33,7 +32,7 @@ class Run:
 
     config: Config
     folder: Path
-    source: FreshSource
+    source: Source
     learner: Learner
     engine: Engine
     weights: WeightSync
@@ -49,7 +48,9 @@ class Run:
     @property
     def drops_equal(self) -> bool:
         """Whether groups with equal rewards are left out: only where they would teach nothing."""
-        return self.config.algorithm.drop_equal_groups and self.advantage.group_relative
+        if self.config.learner.options.get("kl_in") == "reward":
+            return False  # what each token pays differs
+        return self.config.algorithm.equal_groups != "keep" and self.advantage.group_relative
 
     def remaining_steps(self) -> Iterator[int]:
         """The steps still to do; ends early, after a whole step, when the user interrupts."""
@@ -62,8 +63,7 @@ async def train(run: Run) -> None:
     await begin(run)
     for step in run.remaining_steps():
         with run.clock("step"):
-            with run.clock("rollout"):
-                harvest = await run.source.take(step)
+            harvest = await collect(run, step)
             batch = collate(harvest.groups, drop_equal=run.drops_equal)
             with run.clock("score"):
                 batch = run.advantage(await run.learner.score(batch), reduce=lambda total: total)
@@ -82,6 +82,20 @@ async def begin(run: Run) -> None:
     await run.weights.push(version=run.step)
     if run.step == 0 and run.config.train.eval_every:
         await evaluate_now(run)
+
+
+async def collect(run: Run, step: int) -> Harvest:
+    """The groups of a step; where they can't be had (a reward or its judge failed), the steps done so far are saved
+    before the error goes on."""
+    try:
+        with run.clock("rollout"):
+            return await run.source.take(step)
+    except Exception as error:
+        if run.step:
+            if checkpoint.steps(run.folder / "checkpoints")[-1:] != [run.step]:
+                save(run, None)
+            error.add_note(f"Step {run.step} is saved: mend the cause, then go on with --resume")
+        raise
 
 
 async def evaluate_and_save(run: Run) -> None:
@@ -112,7 +126,12 @@ def save(run: Run, evaluated: Summary | None) -> None:
     """Write a checkpoint of the step just done."""
     with run.clock("save"):
         root = run.folder / "checkpoints"
-        checkpoint.save(root, run.step, run.learner.save)
+
+        def write(folder: Path) -> None:
+            run.learner.save(folder)
+            run.source.save(folder, run.step)
+
+        checkpoint.save(root, run.step, write)
         if evaluated:
             checkpoint.mark_best(root, run.step, evaluated["em"])
         checkpoint.prune(root, run.config.train.keep)
@@ -124,24 +143,30 @@ def keep_trajectories(run: Run, harvest: Harvest, batch: Batch) -> None:
     every = run.config.train.save_trajectories_every
     if not every or (run.step % every and run.step != 1):
         return
-    assert batch.advantages_BT is not None
-    acted_B = batch.acted_BT.sum(1).clamp(min=1)
-    given = iter(((batch.advantages_BT * batch.acted_BT).sum(1) / acted_B).tolist())
-    drop = run.drops_equal
+    learned = {id(group) for group in harvest.groups if group.has_signal or not run.drops_equal}
+    given = iter(mean_advantages(batch))
     write_records(
         run.folder / "trajectories" / f"step-{run.step:06d}.jsonl.zst",
         (
-            to_record(t, score, step=run.step, advantage=0.0 if drop and not group.has_signal else next(given))
-            for group in harvest.groups
+            to_record(t, score, step=run.step, advantage=next(given) if id(group) in learned else 0.0)
+            for group in harvest.rewarded
             for t, score in zip(group.trajectories, group.scores, strict=True)
         ),
     )
 
 
+def mean_advantages(batch: Batch) -> list[float]:
+    """The mean over each row's acted tokens."""
+    assert batch.advantages_BT is not None
+    acted_B = batch.acted_BT.sum(1).clamp(min=1)
+    means: list[float] = ((batch.advantages_BT * batch.acted_BT).sum(1) / acted_B).tolist()
+    return means
+
+
 def measure(run: Run, harvest: Harvest) -> dict[str, Any]:
     """The step's figures; those that a clock or a cache decides stand under time/ and cache/."""
     seconds = {f"time/{name}": value for name, value in run.clock.take().items()}
-    figures = harvest_metrics(harvest) | engine_metrics(run.engine.take_stats())
+    figures = harvest_metrics(harvest, version=run.step - 1) | engine_metrics(run.engine.take_stats())
     figures |= search_metrics(run.searcher.take_stats()) | seconds
     return figures | rates(figures) | {"time/wait": harvest.tail_seconds}
 
@@ -177,8 +202,10 @@ def read_summary(folder: Path, step: int) -> Summary:
 
 
 def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool) -> Run:
-    """Build every part of a run; a resumed one is cut back to its last checkpoint first."""
+    """Build every part of a run, the reward first (its judge may lack a key); a resumed one is cut back to its last
+    checkpoint."""
     build.use_threads(config)
+    reward = build.reward(config)
     at = checkpoint.latest(folder / "checkpoints") if resume else None
     step = checkpoint.step_of(at) if at else 0
     if resume:
@@ -188,17 +215,11 @@ def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool
     writer = build.renderer(config, model.tokenizer)
     decoder = build.engine(config, model, lockstep=here.retriever.in_process)
     learner = build.learner(config, model, updates=config.train.steps)
+    advantage = build.advantage(config)
+    source = build.source(config, here, decoder, writer, reward, advantage)
     if at:
         learner.load(at)
-    source = FreshSource(
-        here.questions,
-        build.rollout(config, decoder, writer, here.retriever, config.rollout.temperature),
-        build.reward(config),
-        batch_questions=config.rollout.questions,
-        samples=config.rollout.samples,
-        seed=config.run.seed,
-        max_failure_rate=config.search.max_failure_rate,
-    )
+        source.load(at)
     return Run(
         config,
         folder,
@@ -206,7 +227,7 @@ def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool
         learner,
         decoder,
         SharedWeights(learner, decoder),
-        build.advantage(config),
+        advantage,
         build.rollout(config, decoder, writer, held_out.retriever, 0.0),
         held_out,
         here.retriever,

@@ -3,8 +3,19 @@
 import pytest
 
 from forage.metrics import episode_metrics, harvest_metrics
-from forage.source import Harvest
-from forage.types import Answer, Completion, Finish, Group, Invalid, Question, Scores, StopReason, Trajectory, Turn
+from forage.types import (
+    Answer,
+    Completion,
+    Finish,
+    Group,
+    Harvest,
+    Invalid,
+    Question,
+    Scores,
+    StopReason,
+    Trajectory,
+    Turn,
+)
 
 
 def episode(logprobs, thoughts=()):

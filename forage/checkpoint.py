@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,7 @@ def steps(root: Path) -> list[int]:
 
 def latest(root: Path) -> Path | None:
     """The newest checkpoint that is whole; a damaged one is passed over with a warning. None if there is none."""
-    for step in reversed(steps(root)):
-        folder = step_folder(root, step)
-        try:
-            verify(folder)
-        except CheckpointError as error:
-            log.warning("%s; going back to the one before", error)
-        else:
-            return folder
-    return None
+    return _newest(root, steps(root))
 
 
 def verify(folder: Path) -> None:
@@ -145,10 +137,40 @@ def prune(root: Path, keep: int) -> list[int]:
     best_folder = best_of(root)
     gone = [step for step in steps(root)[: -keep or None] if keep and step_folder(root, step) != best_folder]
     for step in gone:
-        doomed = root / f"{PARTIAL}{step_folder(root, step).name}"
-        step_folder(root, step).rename(doomed)  # so that a kill while deleting leaves nothing that looks whole
-        shutil.rmtree(doomed)
+        _delete(root, step)
     return gone
+
+
+def before(root: Path, step: int) -> Path | None:
+    """The newest whole checkpoint of an earlier step, or else the best; None if there is neither."""
+    return _newest(root, [earlier for earlier in steps(root) if earlier < step]) or best_of(root)
+
+
+def _newest(root: Path, among: Sequence[int]) -> Path | None:
+    for step in reversed(among):
+        folder = step_folder(root, step)
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            log.warning("%s; going back to the one before", error)
+        else:
+            return folder
+    return None
+
+
+def drop_after(root: Path, step: int) -> None:
+    """Delete the checkpoints of later steps, the last one first, and forget a best one among them."""
+    pointer = _read_best(root)
+    if pointer is not None and pointer["step"] > step:
+        (root / "best.json").unlink()
+    for later in reversed([other for other in steps(root) if other > step]):
+        _delete(root, later)
+
+
+def _delete(root: Path, step: int) -> None:
+    doomed = root / f"{PARTIAL}{step_folder(root, step).name}"
+    step_folder(root, step).rename(doomed)  # so that a kill while deleting leaves nothing that looks whole
+    shutil.rmtree(doomed)
 
 
 def _read_best(root: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from forage.config import Config, Part
+from forage.config import Config, Diagnosis, Part
 from forage.errors import ConfigError
 from forage.options import Setting, arguments, convert, place, required, signature, takes_strings
 from forage.registry import nearest
@@ -56,6 +56,23 @@ def load(
         _lay_over(settings, layer, notes)
     config = _typed(settings, check_parts, complete)
     config.run.dir = config.run.dir or str(Path("runs") / Path(name_or_path or "run").stem)
+    config.notes = notes
+    _check(config)
+    return config
+
+
+def changed(config: Config, overrides: Iterable[str]) -> Config:
+    """A configuration with `key=value` words over it, checked as a whole.
+
+    Raises:
+        ConfigError: a key or value is not usable.
+    """
+    layer = {key: Setting(value, "in the run") for key, value in flatten(tomllib.loads(dump(config)))}
+    settings: Settings = {}
+    notes: list[str] = []
+    for over in (layer, _command_line(overrides)):
+        _lay_over(settings, over, notes)
+    config = _typed(settings, check_parts=True, complete=True)
     config.notes = notes
     _check(config)
     return config
@@ -252,6 +269,20 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"rollout.max_turn_tokens = {limits.max_turn_tokens} leaves no room for a prompt in "
             f"rollout.max_tokens = {limits.max_tokens}; lower the first or raise the second"
+        )
+    _check_retry(config.diagnosis)
+
+
+def _check_retry(rules: Diagnosis) -> None:
+    """A run that is taken back with nothing changed would collapse again; retries are for nothing else."""
+    if rules.on_collapse == "rollback" and not rules.retry:
+        raise ConfigError(
+            "diagnosis.on_collapse = 'rollback' needs settings to go on with, such as "
+            "diagnosis.retry='[\"learner.lr=1e-4\"]'"
+        )
+    if rules.retry and rules.on_collapse != "rollback":
+        raise ConfigError(
+            f"diagnosis.retry does nothing with diagnosis.on_collapse = {rules.on_collapse!r}; set 'rollback'"
         )
 
 

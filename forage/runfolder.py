@@ -57,6 +57,10 @@ class RunFolder:
             raise
         return folder
 
+    def rewrite(self, config: Config) -> None:
+        """Say that the run goes on with another configuration."""
+        _write(self.path / CONFIG, dump(config))
+
     @staticmethod
     def refuse_if_in_use(path: Path) -> None:
         """Check that no process works in a folder.

@@ -14,14 +14,14 @@ ROOT = Path(__file__).parent.parent / "forage"
 LAYERS = (
     {"types", "errors", "toml", "text", "concurrency", "environment", "interrupt"},
     {"interfaces", "registry", "options", "config", "schema", "configure"},
-    {"batch", "aggregation", "kl", "correction", "logprobs", "records", "clients"},
+    {"batch", "aggregation", "kl", "correction", "logprobs", "records", "diagnosis", "clients"},
     {"datasets", "renderers", "retrievers", "rewards", "advantages", "losses", "trackers"},
     {"models", "testing"},
     {"engines", "learners", "weights"},
-    {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations"},
+    {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health"},
     {"build"},
     {"evaluation"},
-    {"training", "sft", "ask", "search", "export", "doctor", "needs", "reporting", "report"},
+    {"training", "sft", "ask", "search", "export", "doctor", "needs", "reporting", "report", "compare"},
     {"demo"},
     {"boundary", "output", "cli", "__main__"},
 )
@@ -86,7 +86,7 @@ def test_help_of_every_command_loads_nothing_heavy():
 from typer.testing import CliRunner
 from forage.cli import app
 runner = CliRunner()
-commands = "demo train sft eval ask report data search export doctor recipes".split()
+commands = "demo train sft eval ask report compare data search export doctor recipes".split()
 for words in [[], *([name] for name in commands), ["data", "fictional"]]:
     done = runner.invoke(app, [*words, "--help"])
     assert done.exit_code == 0 and "Usage" in done.output, words

@@ -40,6 +40,21 @@ class JsonlTracker:
         self._file.close()
 
 
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Write one more line, which is on the disk on return."""
+    with path.open("ab") as file:
+        file.write(json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+        _sync(file)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; none where it is missing."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        return [row for _, _, row in _rows(file)]
+
+
 def cut(path: Path, step: int) -> None:
     """Drop every line behind `step`, and a last line that was torn. A file that is missing is left so."""
     if not path.exists():

@@ -1,0 +1,1 @@
+"""Whether a run is well: rules over its metrics, without torch."""

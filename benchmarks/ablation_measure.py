@@ -30,11 +30,11 @@ from typing import Any
 from ablation_rows import Row, Table
 
 from forage.metrics import mean
+from forage.reporting.arms import episodes
 from forage.reporting.folder import RunData, read_run
 from forage.reporting.inference import over_seeds
 
 WINDOW, FALL = 5, 0.3
-PLAYED = "groups/played"  # groups of a step, where equal ones are played again and again
 
 
 def measure(table: Table, row: Row, runs: dict[int, Path]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def measure(table: Table, row: Row, runs: dict[int, Path]) -> dict[str, Any]:
         "em_start": _rounded(mean([run.evals[0].summary["em"] for run in data if run.evals[0].step == 0])),
         "questions": questions,
         "searches": round(mean([run.evals[-1].summary["searches_mean"] for run in data]), 2),
-        "samples": round(mean([episodes(run)[-1] for run in data])),
+        "samples": round(mean([episodes(run)[-1][1] for run in data])),
         "steps_to_90": _median([first_above(run, 0.90)[0] for run in data]),
         "samples_to_90": _median([first_above(run, 0.90)[1] for run in data]),
         "steps_to_95": _median([first_above(run, 0.95)[0] for run in data]),
@@ -77,24 +77,15 @@ def rewards(run: RunData) -> list[float]:
     return [value for _, value in run.column("reward/mean")]
 
 
-def episodes(run: RunData) -> list[int]:
-    """Episodes played to learn from, up to and with each step."""
-    shape, total, found = run.config["rollout"], 0, []
-    for row in run.rows:
-        if "reward/mean" in row:
-            total += round(row.get(PLAYED, shape["questions"]) * shape["samples"])
-            found.append(total)
-    return found
-
-
 def first_above(run: RunData, level: float) -> tuple[float, float]:
     """The first step whose last five steps' mean share of right answers reaches `level`, and the episodes until then;
     infinite where none does."""
     right = run.column("reward/em") or run.column("reward/mean")
-    played = episodes(run)
+    played = dict(episodes(run))
     for i, value in enumerate(trailing([share for _, share in right])):
         if value >= level:
-            return right[i + WINDOW - 1][0], played[i + WINDOW - 1]
+            step = right[i + WINDOW - 1][0]
+            return step, played[step]
     return math.inf, math.inf
 
 

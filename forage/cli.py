@@ -212,6 +212,33 @@ def report(
     typer.echo(write_report(run, out) if out else write_report(run))
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Where to; without: runs/compare.html, with --json none.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs.
+
+    Runs that differ in their seed only form an arm. One HTML file: a table with intervals, paired tests on the same
+    questions, curves with bands over seeds, and the settings that differ.
+
+    \b
+      forage compare runs/grpo-seed0 runs/grpo-seed1 runs/rloo-seed0 runs/rloo-seed1
+      forage compare runs/a runs/b --json
+    """
+    for run in runs:
+        _check_run(run)
+    from forage.compare import compare as beside
+    from forage.compare import write_comparison
+
+    found = beside(runs)
+    page = write_comparison(found, out or Path("runs/compare.html")) if out or not as_json else None
+    show(found.as_json() | {"page": str(page) if page else None}, as_json, f"{found.as_text()}\nlook at it: {page}")
+
+
 @data.command(name="fictional", epilog=SETTINGS)
 def fictional(
     seed: Annotated[int, typer.Option(min=0, help="Names the world.")],

@@ -14,7 +14,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 import ablation_jobs as jobs  # noqa: E402
-from ablation_measure import collapsed, episodes, first_above, jitter  # noqa: E402
+from ablation_measure import collapsed, first_above, jitter  # noqa: E402
 from ablation_rows import read_table  # noqa: E402
 from ablations import base_command, plan, write_results  # noqa: E402
 
@@ -183,13 +183,13 @@ def test_when_a_run_is_good_enough(tmp_path, stage):
 
     run = finished(tmp_path, "grpo", 0, stage)
     rewards = [0.1] * 10 + [0.95] * 70
-    write_metrics(run, [{"step": i + 1, "reward/mean": value} for i, value in enumerate(rewards)])
+    rows = [{"step": i + 1, "reward/mean": value, "time/step": 1.0} for i, value in enumerate(rewards)]
+    write_metrics(run, rows)
     data = read_run(run)
     assert first_above(data, 0.9) == (15, 15 * 192)
     assert first_above(data, 0.96)[0] == float("inf")
-    played = [{"step": i + 1, "reward/mean": value, "groups/played": 30} for i, value in enumerate(rewards)]
-    write_metrics(run, played)
-    assert episodes(read_run(run))[-1] == 80 * 30 * 8
+    write_metrics(run, [row | {"groups/played": 30} for row in rows])
+    assert first_above(read_run(run), 0.9) == (15, 15 * 30 * 8)
 
 
 def test_a_collapse_is_a_fall_from_the_best_so_far():

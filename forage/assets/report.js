@@ -27,7 +27,7 @@ function showTip(event, chart, svg) {
   cross.setAttribute("transform", `translate(${chart.px[at]} 0)`);
   cross.setAttribute("visibility", "visible");
   const rows = chart.rows.filter((row) => row.v[at]).map((row) => make("div", {}, make("span", {}, row.n), make("b", {}, row.v[at])));
-  tip.replaceChildren(make("b", {}, `step ${chart.x[at].toLocaleString("en")}`), ...rows);
+  tip.replaceChildren(make("b", {}, `${chart.unit ?? "step"} ${chart.x[at].toLocaleString("en")}`), ...rows);
   tip.hidden = false;
   const left = Math.min(event.clientX + 14, window.innerWidth - tip.offsetWidth - 8);
   tip.style.left = `${Math.max(8, left)}px`;

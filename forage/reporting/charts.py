@@ -32,12 +32,17 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line (or dots) of a chart; `style` is one of the page's colours. `bounds` are an interval of each point."""
+    """One line (or dots) of a chart; `style` is one of the page's colours.
+
+    `bounds` are an interval of each point, drawn as whiskers; `band` is one that is drawn as an area behind the line
+    (its points are taken as they are: at most `POINTS`).
+    """
 
     name: str
     style: str
     points: Sequence[Point]
     bounds: Sequence[Point] = ()
+    band: Sequence[Point] = ()
     dots: bool = False
     smooth: bool = True
 
@@ -104,12 +109,15 @@ class _Scale:
 def line_chart(title: str, series: Sequence[Series], show: Format = number, *, share: bool = False) -> Chart:
     """Lines over steps from zero (or below, where values are); `share` fixes the axis to 0..1."""
     thinned = [thin(s.points) for s in series]
-    everything = [y for points in thinned for _, y in points] + [y for s in series for pair in s.bounds for y in pair]
+    everything = [y for points in thinned for _, y in points] + [
+        y for s in series for pair in (*s.bounds, *s.band) for y in pair
+    ]
     marks = [0, 0.25, 0.5, 0.75, 1.0] if share else ticks(min(0.0, *everything), max(everything))
     xs = [x for points in thinned for x, _ in points]
     scale = _Scale(min(xs), max(xs), marks[0], marks[-1])
     axis_show: Format = (lambda v: f"{100 * v:.0f}%") if share else number
-    drawn = [_draw(s, points, scale) for s, points in zip(series, thinned, strict=True)]
+    drawn = [_band(s, scale) for s in series if s.band]
+    drawn += [_draw(s, points, scale) for s, points in zip(series, thinned, strict=True)]
     hover = _hover([(s.name, s.style, p) for s, p in zip(series, thinned, strict=True)], scale, show)
     _add_bounds(hover, series, show)
     legend = tuple((s.style, s.name) for s in series)
@@ -136,6 +144,13 @@ def stack_chart(title: str, layers: Sequence[Series]) -> Chart:
     axes = _axes(scale, [0, 0.25, 0.5, 0.75, 1.0], lambda v: f"{100 * v:.0f}%")
     legend = tuple((layer.style, layer.name) for layer in layers)
     return Chart(_svg(title, drawn + axes), hover, legend, bin_size(len(layers[0].points)))
+
+
+def _band(series: Series, scale: _Scale) -> str:
+    xs = [x for x, _ in series.points]
+    roof = list(zip(xs, (high for _, high in series.band), strict=True))
+    floor = list(zip(xs, (low for low, _ in series.band), strict=True))
+    return f'<path class="band {series.style}" d="{scale.path([*roof, *reversed(floor)])}Z"/>'
 
 
 def _draw(series: Series, points: list[Point], scale: _Scale) -> str:
@@ -190,7 +205,8 @@ def _hover(lines: Sequence[tuple[str, str, list[Point]]], scale: _Scale, show: F
 
 def _add_bounds(hover: dict[str, Any], series: Sequence[Series], show: Format) -> None:
     for row, one in zip(hover["rows"], series, strict=True):
-        for (x, _), (low, high) in zip(one.points, one.bounds, strict=bool(one.bounds)):
+        given = one.bounds or one.band
+        for (x, _), (low, high) in zip(one.points, given, strict=bool(given)):
             row["v"][hover["x"].index(x)] += f" ({show(low)}–{show(high)})"
 
 

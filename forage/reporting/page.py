@@ -41,17 +41,18 @@ def page(
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(data.name)} · Forage</title><style>{_asset('report.css')}</style></head><body>"
+        f"<title>{escape(data.name)} · Forage</title><style>{asset('report.css')}</style></head><body>"
         f"<header><div class=eyebrow><span>Forage</span> run report</div>"
         f"<div class=hero><div>{words}{_missing(data.missing)}</div>{overview.dumbbells(compared)}</div>"
         f"{overview.facts(data)}</header><nav><div>{links}</div></nav><main>{body}</main>"
         f"<div id=tip role=status hidden></div>"
         f'<script type="application/json" id="data">{script_json({"charts": charts, **episodes})}</script>'
-        f"<script>{_asset('report.js')}</script></body></html>\n"
+        f"<script>{asset('report.js')}</script></body></html>\n"
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file that belongs to the pages."""
     return files("forage").joinpath("assets", name).read_text("utf-8")
 
 
@@ -77,7 +78,7 @@ def _results(data: RunData, compared: Sequence[Side]) -> str:
 def _curves(panels: Sequence[Panel], flat: Sequence[str]) -> str:
     if not panels:
         return ""
-    cards = "".join(_card(f"c{i}", panel.title, panel.says, panel.chart) for i, panel in enumerate(panels))
+    cards = "".join(card(f"c{i}", panel.title, panel.says, panel.chart) for i, panel in enumerate(panels))
     binned = max(panel.chart.binned for panel in panels)
     notes = []
     if any("line faint" in panel.chart.svg for panel in panels):
@@ -89,13 +90,14 @@ def _curves(panels: Sequence[Panel], flat: Sequence[str]) -> str:
     return f"<h2>Learning curves</h2><div class=grid>{cards}</div><p class=note>{' '.join(notes)}</p>"
 
 
-def _card(ident: str, title: str, says: str, chart: Chart) -> str:
-    legend = ""
-    if len(chart.legend) > 1:
-        legend = "".join(f'<span><i class="swatch {style}"></i>{escape(name)}</span>' for style, name in chart.legend)
-        legend = f"<span class=legend>{legend}</span>"
+def card(ident: str, title: str, says: str, chart: Chart, *, legend: bool = True) -> str:
+    """A chart with its title, legend and words; the page's script finds what a pointer shows by `ident`."""
+    key = ""
+    if legend and len(chart.legend) > 1:
+        key = "".join(f'<span><i class="swatch {style}"></i>{escape(name)}</span>' for style, name in chart.legend)
+        key = f"<span class=legend>{key}</span>"
     return (
-        f'<figure class=card data-chart="{ident}"><figcaption><h3>{escape(title)}</h3>{legend}</figcaption>'
+        f'<figure class=card data-chart="{ident}"><figcaption><h3>{escape(title)}</h3>{key}</figcaption>'
         f"{chart.svg}<p>{escape(says)}</p></figure>"
     )
 
@@ -126,7 +128,7 @@ def _time(data: RunData, times: Chart | None) -> str:
         f"<div><b>{value}</b><span>{name}</span><small>{says}</small></div>"
         for name, value, says in timing.five_figures(data)
     )
-    trend = _card("ct", "Seconds a step", "Over the run; it follows the episodes' length.", times) if times else ""
+    trend = card("ct", "Seconds a step", "Over the run; it follows the episodes' length.", times) if times else ""
     return (
         f"<h2>Where the time of a step goes</h2><div class=five>{figures}</div>"
         f"<p>A mean step takes {timing.duration(total)}.{_waiting(data)}</p><div class=bar>{bar}</div>"

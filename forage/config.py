@@ -130,7 +130,8 @@ class Advantage(Part):
     """Rewards to advantages."""
 
     kind: str = "grpo"
-    """grpo, or package.module:Class"""
+    """grpo, dr_grpo, rloo, reinforce, reinforce_pp, reinforce_pp_baseline, remax, gae, gae_all_tokens, gigpo,
+    turn_credit, rejection (docs/algorithms.md), or package.module:Class"""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from forage.models.causal_lm import Policy
-from forage.types import Completion, Finish, Group, Question, Scores, StopReason, Trajectory
+from forage.types import Answer, Completion, Finish, Group, Question, Scores, Search, StopReason, Trajectory, Turn
 
 VOCAB = 48
 SHAPE = {
@@ -48,6 +48,7 @@ def episode(rng, prompt, turns=2, group="g", sample=0):
         size = rng.randint(1, 4)
         logprobs = [-rng.random() * 4 for _ in range(size)]
         row.act(Completion([rng.randrange(VOCAB) for _ in range(size)], logprobs, [0] * size, Finish.STOP))
+        row.turns.append(Turn(Search(("q",)) if turn < turns - 1 else Answer("a")))
         if turn < turns - 1:
             row.observe([rng.randrange(VOCAB) for _ in range(rng.randint(0, 5))])
     row.stop = StopReason.ANSWERED

@@ -9,7 +9,7 @@ from forage.types import Batch
 
 
 class DrGRPO:
-    """A = r - mean, over the samples of one question (Dr. GRPO, arXiv 2503.20783, section 3.2).
+    """A = r - mean, over the samples of one question (Dr. GRPO, arXiv 2503.20783).
 
     Dividing by the std, as GRPO does, gives questions that are nearly always or nearly never answered more weight.
     Exactly 0 where all rewards of a group are equal or the group has one member.

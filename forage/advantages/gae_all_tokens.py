@@ -13,8 +13,8 @@ class GAEAllTokens(GAE):
     """A fault of Search-R1's code, kept by this name to reproduce its numbers; `gae` is right.
 
     Every token from the first acted one on is a time step, retrieved passages too: gamma and lam decay over text that
-    the policy did not write, the critic's values of it are read, it enters the whitening, and `returns_BT` has targets
-    for it. Advantages are on acted tokens only.
+    the policy did not write, the critic's values of it are read (0 where it gives none), it enters the whitening, and
+    `returns_BT` has targets for it. Advantages are on acted tokens only.
 
     Args:
         gamma: what a reward one token later is worth.

@@ -15,7 +15,7 @@ from forage.types import Batch
 
 
 class GiGPO:
-    """A(turn) = A(episode) + weight * A(turn among those of the same state) (GiGPO, arXiv 2505.10978, section 4).
+    """A(turn) = A(episode) + weight * A(turn among those of the same state) (GiGPO, arXiv 2505.10978).
 
     The first term compares rewards over the samples of a question, as GRPO does. The second compares what is earned
     from a turn on, each turn later worth gamma times less, over the samples' turns of the same number that had been

@@ -13,8 +13,8 @@ from forage.types import Batch
 class TurnCredit:
     """A(turn k) = what is earned from turn k on, less the mean of that over the other samples of the question.
 
-    A sample that ended before turn k earned 0 from there on, and counts. With rewards of turns, a turn is not credited
-    for what came before it; without them it is RLOO, but later turns are compared with those who stopped, too.
+    A sample that ended before turn k earned 0 from there on, and counts. A turn is not credited for the rewards of
+    turns before it. Without rewards of turns, the first turn gets what RLOO gives.
 
     Unbiased also where the policy decides when to stop: the baseline of turn k is a number made of the other samples
     alone, which are drawn independently of this one. Given what came before turn k, the expectation of the gradient of

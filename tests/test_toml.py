@@ -51,6 +51,9 @@ def test_toml_has_no_null():
         ("a b=c", "a b=c"),
         ("runs/x", "runs/x"),
         ("{a = 1}", {"a": 1}),
+        ('{a=.5,b=-.5, "c:D"=1}', {"a": 0.5, "b": -0.5, "c:D": 1}),
+        ("{a={b=[.5]}}", {"a": {"b": [0.5]}}),
+        ("{a=b}", "{a=b}"),
         ("", ""),
         ("1\nother = 2", "1\nother = 2"),
     ],
@@ -60,7 +63,10 @@ def test_words_are_toml_where_they_can_be(word, value):
 
 
 @given(
-    st.dictionaries(st.from_regex(r"[a-z]{1,3}", fullmatch=True), st.dictionaries(st.just("x"), scalars, min_size=1))
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,3}", fullmatch=True),
+        st.dictionaries(st.text('ab.:"\\ é', min_size=1), scalars, min_size=1),
+    )
 )
 def test_flattened_tables_nest_again(tables):
     assert nest(dict(flatten(tables))) == tables

@@ -52,6 +52,9 @@ def aggregation(name: str, divisor: float = 0.0) -> Aggregation:
     Raises:
         ConfigError: "constant" without a divisor above 0, or a divisor with another name.
     """
-    if (name == "constant") != (divisor > 0):
-        raise ConfigError(f'aggregation {name!r} with a constant of {divisor}: only "constant" has one, above 0')
+    if not (divisor > 0 if name == "constant" else divisor == 0):
+        raise ConfigError(
+            f"learner.aggregation_constant = {divisor} with learner.aggregation = {name!r}: "
+            'a constant above 0 goes with "constant", and with no other'
+        )
     return partial(constant, divisor=divisor) if name == "constant" else AGGREGATIONS[name]

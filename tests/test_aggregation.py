@@ -23,6 +23,6 @@ def test_what_a_token_weighs_in_a_long_row_and_in_a_short_one(name, divisor, wei
 
 
 def test_only_the_constant_one_has_a_constant():
-    for name, divisor in [("constant", 0.0), *((name, 8.0) for name in AGGREGATIONS)]:
-        with pytest.raises(ConfigError, match='only "constant"'):
+    for name, divisor in [("constant", 0.0), ("constant", -1.0), *((name, 8.0) for name in AGGREGATIONS)]:
+        with pytest.raises(ConfigError, match='goes with "constant"'):
             aggregation(name, divisor)

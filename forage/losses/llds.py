@@ -34,7 +34,7 @@ class LLDSLoss:
     (`learner.minibatch_questions`).
 
     Args:
-        coef: weight of the term.
+        coef: weight of the term; the default is that of the authors' training script.
         base: the policy loss that it is added to.
         clip_low: that of the base; its own default if not given.
         clip_high: likewise.

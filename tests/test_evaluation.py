@@ -106,6 +106,7 @@ def test_records_come_back_as_they_were(tmp_path):
     assert record["step"] == 3
     assert (again.tokens, again.acted, again.turn) == (trajectory.tokens, trajectory.acted, trajectory.turn)
     assert [turn.action for turn in again.turns] == [turn.action for turn in trajectory.turns]
+    assert [turn.action.well_formed for turn in again.turns] == [turn.action.well_formed for turn in trajectory.turns]
     assert [list(turn.results) for turn in again.turns] == [list(turn.results) for turn in trajectory.turns]
     assert (again.question, again.answer, again.stop) == (trajectory.question, trajectory.answer, trajectory.stop)
 

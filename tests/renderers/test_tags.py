@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,27 @@ def test_the_thought_is_what_ends_before_the_opening_tag_of_the_action(tokenizer
     before, block = encode(tokenizer, thought), encode(tokenizer, "<search> Rome</search>")
     assert renderer.thought(completion(before + block)) == len(before)
     assert renderer.thought(completion(before)) == len(before)
+
+
+@pytest.mark.parametrize(
+    ("text", "formed"),
+    [
+        ("<think> hm </think><search> q </search>", True),
+        ("\n<think>a\nb</think>\n\n<answer> x </answer>.\n", True),
+        ("<think></think><answer></answer>", True),
+        ("<answer> x </answer>", False),
+        ("<think> hm <answer> x </answer>", False),
+        ("so <think> hm </think><answer> x </answer>", False),
+        ("<think> hm </think> so <answer> x </answer>", False),
+        ("<think> a <think> b </think><answer> x </answer>", False),
+        ("<think> a </think><think> b </think><answer> x </answer>", False),
+        ("<think> hm </think><information> x </information><answer> x </answer>", False),
+        ("<think> hm </think><answer> <think> x </answer>", False),
+        ("<think> hm </think><search> <search> q </search>", False),
+    ],
+)
+def test_a_turn_keeps_to_the_protocol_or_not(tokenizer, text, formed):
+    renderer = TagRenderer(tokenizer)
+    action = renderer.parse(completion(stopped(tokenizer, text, renderer.stop)))
+    assert action.well_formed is formed
+    assert action == replace(action, well_formed=not formed)

@@ -62,27 +62,33 @@ class Player:
         )
         harvest = Harvest([], seconds=time.perf_counter() - started)
         harvest.tail_seconds = ended[-1] - ended[int(0.9 * (len(ended) - 1))]
-        for begin in range(0, len(episodes), size):
-            await self._gather(harvest, episodes[begin : begin + size])
+        groups = [episodes[begin : begin + size] for begin in range(0, len(episodes), size)]
+        for group, whole in zip(groups, await together(map(self._rewarded, groups)), strict=True):
+            self._gather(harvest, group, whole)
         return harvest
 
-    async def _gather(self, harvest: Harvest, episodes: list[Trajectory]) -> None:
+    async def _rewarded(self, episodes: list[Trajectory]) -> Group | None:
+        """One question's samples, and as their baseline what the greedy episode earned; None where all of the samples
+        ended by a failed search."""
+        alive = [t for t in episodes[: self._samples] if not _failed(t)]
+        if not alive:
+            return None
+        whole = Group(alive, await self._scores(alive))
+        if greedy := [t for t in episodes[self._samples :] if not _failed(t)]:
+            whole.baseline = (await self._scores(greedy))[0].total
+        return whole
+
+    def _gather(self, harvest: Harvest, episodes: list[Trajectory], whole: Group | None) -> None:
         """Add one question's episodes to the harvest."""
         failed = [_failed(t) for t in episodes]
         harvest.failed += [t for t in episodes if _failed(t)]
         harvest.searches += sum(t.searches for t in episodes) + sum(failed)
-        sampled, greedy = episodes[: self._samples], episodes[self._samples :]
-        alive = [t for t in sampled if not _failed(t)]
-        if not alive:
+        if whole is None:
             harvest.gone += 1
-            return
-        whole = Group(alive, await self._scores(alive))
-        if any(failed[self._samples :]):
+        elif any(failed[self._samples :]):
             self._lose(harvest, whole)
-            return
-        if greedy:
-            whole.baseline = (await self._scores(greedy))[0].total
-        self._keep(harvest, whole)
+        else:
+            self._keep(harvest, whole)
 
     def _keep(self, harvest: Harvest, whole: Group) -> None:
         """Learn from what is left of the group, if enough is."""

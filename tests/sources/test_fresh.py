@@ -222,3 +222,18 @@ def test_where_nothing_is_left_the_run_stops_and_says_why():
     fresh, _ = source(script=lambda context, turn: "<think> hm", leave_out=[StopReason.NO_ANSWER])
     with pytest.raises(TrainingError, match=r"6 episodes 6 as no_answer.*algorithm\.leave_out"):
         take(fresh, 1)
+
+
+def test_the_groups_of_a_step_are_rewarded_side_by_side_and_kept_in_order():
+    both = asyncio.Barrier(2)
+
+    async def slow(group):
+        await asyncio.wait_for(both.wait(), 5)
+        return [Scores(float(t.question.id[1:])) for t in group]
+
+    class Slow:
+        __call__ = staticmethod(slow)
+
+    fresh, _ = source(reward=Slow())
+    (harvest,) = take(fresh, 1)
+    assert [group.scores[0].total for group in harvest.groups] == [float(name[1:]) for name in asked(harvest)]

@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "Going on with the build that pip is set up to find."; fi
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet -c constraints.txt --index-url $(TORCH_INDEX) torch)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fast]'
 	@touch $(STAMP)
 
 demo: install  ## train a small model on this machine, and see what it learned

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("forage-rl", "torch", "transformers", "tokenizers", "safetensors", "numpy", "bm25s", "PyStemmer", "msgspec")
+OPTIONAL = ("numba",)
+"""What a run's numbers depend on where it is installed."""
 
 
 def describe_environment(seed: int | None = None) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def describe_environment(seed: int | None = None) -> dict[str, Any]:
         "commit": commit(Path(__file__).parent.parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: installed(name) for name in PACKAGES},
+        "versions": {name: installed(name) for name in (*PACKAGES, *OPTIONAL)},
         "cpu": cpu_model(),
         "cores": usable_cores(),
         "memory_gb": round(memory_bytes() / 2**30, 1),

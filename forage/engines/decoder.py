@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import embedding, rms_norm, silu
+from torch.nn.functional import embedding
 
+from forage.engines.attention import attend, hide_later, split_heads
+from forage.engines.kernels import Choice, choose
 from forage.engines.kv import KVCache, kv_dtype
-from forage.engines.rotary import rotate_, rotation_table
+from forage.engines.rotary import rotation_table
 from forage.engines.weights import Layer, Shape, Weights
 
 if TYPE_CHECKING:
@@ -63,21 +65,24 @@ class Decoder:
         slots: contexts held at once.
         max_tokens: length of a context.
         dtype: of weights and activations.
+        kernels: see `choose`.
 
     Raises:
         ConfigError: the model has something that is not computed exactly here.
     """
 
-    def __init__(self, model: Any, slots: int, max_tokens: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, slots: int, max_tokens: int, dtype: torch.dtype, kernels: Choice = "auto") -> None:
         self.shape = s = Shape.of(model)
         self.device: torch.device = model.device
         self._rotations = rotation_table(model, max_tokens, s.head_dim)
         self.weights = Weights(s, dtype, self.device)
         self.weights.load(model.state_dict().items())
         cache_dtype = kv_dtype(dtype, self.device)
-        self.kv = KVCache(s.layers, slots, s.kv_heads, s.head_dim, max_tokens, cache_dtype, self.device)
+        chosen = choose(kernels, self.device)
+        sizes = s.layers, slots, s.kv_heads, s.head_dim, max_tokens
+        self.kv = KVCache(*sizes, cache_dtype, self.device, keys_by_position=chosen.keys_by_position)
         self._numbers = torch.arange(max(slots, max_tokens), device=self.device)
-        self._scale = s.head_dim**-0.5
+        self._kernels = chosen(s, self.kv, self._rotations)
 
     @torch.inference_mode()
     def decode(self, tokens_R: Tensor, positions_R: Tensor, length: int) -> Tensor:
@@ -85,17 +90,11 @@ class Decoder:
 
         `length` is the longest of these contexts, the new token included.
         """
-        R = len(tokens_R)
         x = embedding(tokens_R, self.weights.embedding)
-        rotation = self._rotations[positions_R, None]
-        slots = self._numbers[:R]
-        hidden = self._hidden(positions_R[:, None], length)
+        attention = self._kernels.attention(positions_R, length)
         for i, layer in enumerate(self.weights.layers):
-            q, k, v = self._project(layer, x, rotation)
-            self.kv.write(i, slots, positions_R, k, v)
-            attended = self._attend(q[:, None], *self.kv.first(i, R, length), hidden)
-            x = self._finish(layer, x, attended)
-        return torch.mm(self._norm(x, self.weights.norm), self.weights.head).float()
+            x = self._finish(layer, x, attention(i, layer, self._heads(layer, x)))
+        return torch.mm(self._kernels.norm(x, self.weights.norm), self.weights.head).float()
 
     @torch.inference_mode()
     def prefill(self, pieces: Sequence[Piece]) -> None:
@@ -105,10 +104,11 @@ class Decoder:
         rotation = self._rotations[positions, None]
         x = embedding(tokens, self.weights.embedding)
         for i, layer in enumerate(self.weights.layers[:-1]):
-            q, k, v = self._project(layer, x, rotation)
+            q, k, v = split_heads(self._heads(layer, x), layer, rotation, self.shape)
             self.kv.write(i, slots, positions, k, v)
             x = self._finish(layer, x, self._attend_packed(i, q, plan))
-        _, k, v = self._project(self.weights.layers[-1], x, rotation, skip=self.shape.heads)  # no one reads the rest
+        last, skip = self.weights.layers[-1], self.shape.heads  # of which no one reads more than keys and values
+        _, k, v = split_heads(self._heads(last, x, skip), last, rotation, self.shape, skip)
         self.kv.write(self.shape.layers - 1, slots, positions, k, v)
 
     def _pack(self, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,58 +134,30 @@ class Decoder:
         offsets, counts = torch.tensor([[b.offset, b.count] for b in blocks], device=self.device).unbind(1)
         steps_BQ = torch.minimum(self._numbers[: max(b.count for b in blocks)], counts[:, None] - 1)
         packed_BQ = offsets[:, None] + steps_BQ
-        length = max(b.length for b in blocks)
-        return Attending(packed_BQ, [b.slot for b in blocks], self._hidden(positions_N[packed_BQ], length))
+        numbers = self._numbers[: max(b.length for b in blocks)]
+        hidden = hide_later(positions_N[packed_BQ], numbers, self.kv.dtype)
+        return Attending(packed_BQ, [b.slot for b in blocks], hidden)
 
-    def _hidden(self, positions_BQ: Tensor, length: int) -> Tensor:
-        """[B, Q, L], to be added to scores: -inf where a key stands behind its query, else 0."""
-        later = self._numbers[:length] > positions_BQ[..., None]
-        return torch.zeros(later.shape, dtype=self.kv.dtype, device=self.device).masked_fill_(later, -torch.inf)
-
-    def _project(self, layer: Layer, x: Tensor, rotation_N: Tensor, skip: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [N, heads, D], keys and values [N, H, D]; the first `skip` heads of queries are left out."""
-        s = self.shape
-        columns = slice(skip * s.head_dim, None)
+    def _heads(self, layer: Layer, x: Tensor, skip: int = 0) -> Tensor:
+        """Products with queries, keys and values [N, -1]; the first `skip` heads of queries are left out."""
+        columns = slice(skip * self.shape.head_dim, None)
         bias = None if layer.qkv_bias is None else layer.qkv_bias[columns]
-        heads = _linear(self._norm(x, layer.norm), layer.qkv[:, columns], bias).view(len(x), -1, s.head_dim)
-        q, k, v = torch.split(heads, [s.heads - skip, s.kv_heads, s.kv_heads], dim=1)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q.copy_(rms_norm(q, (s.head_dim,), layer.q_norm, s.eps))
-            k.copy_(rms_norm(k, (s.head_dim,), layer.k_norm, s.eps))
-        rotate_(heads[:, : -s.kv_heads], rotation_N)
-        return q, k, v
+        return _linear(self._kernels.norm(x, layer.norm), layer.qkv[:, columns], bias)
 
     def _attend_packed(self, layer: int, q: Tensor, plan: Sequence[Attending]) -> Tensor:
         """Attention of packed queries [N, heads, D], all at once for blocks that are alike; [N, heads * D]."""
         attended = torch.empty_like(q).flatten(1)
         for part in plan:
             keys, values = self.kv.take(layer, part.slots_B, part.hidden_BQL.shape[-1])
-            attended[part.packed_BQ.flatten()] = self._attend(q[part.packed_BQ], keys, values, part.hidden_BQL)
+            attended[part.packed_BQ.flatten()] = attend(q[part.packed_BQ], keys, values, part.hidden_BQL)
         return attended
-
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, hidden_BQL: Tensor) -> Tensor:
-        """Attention of queries [B, Q, heads, D] over keys [B * H, D, L] and values [B * H, L, D]; [B * Q, heads * D].
-
-        Products of whole groups of heads, because a CPU's `scaled_dot_product_attention` is slow at few queries.
-        """
-        B, Q, L = hidden_BQL.shape
-        H, D = self.shape.kv_heads, self.shape.head_dim
-        q = (q * self._scale).to(keys.dtype).view(B, Q, H, -1, D).permute(0, 2, 3, 1, 4).reshape(B * H, -1, D)
-        scores = torch.bmm(q, keys)
-        scores.view(B, -1, Q, L).add_(hidden_BQL[:, None])
-        attended = torch.bmm(torch.softmax(scores, dim=-1), values)
-        attended = attended.view(B, H, -1, Q, D).permute(0, 3, 1, 2, 4).reshape(B * Q, -1)
-        return attended.to(self.weights.embedding.dtype)
 
     def _finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer, added to the residual stream `x` in place."""
         _add_linear(x, attended, layer.out, layer.out_bias)
-        normed = self._norm(x, layer.mlp_norm)
-        gate = silu(_linear(normed, layer.gate, layer.gate_bias), inplace=True)
-        return _add_linear(x, gate.mul_(_linear(normed, layer.up, layer.up_bias)), layer.down, layer.down_bias)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return _rms_norm(x, weight, self.shape.eps)
+        normed = self._kernels.norm(x, layer.mlp_norm)
+        gate, up = (_linear(normed, *side) for side in ((layer.gate, layer.gate_bias), (layer.up, layer.up_bias)))
+        return _add_linear(x, self._kernels.gate(gate, up), layer.down, layer.down_bias)
 
 
 def _blocks(pieces: Sequence[Piece]) -> Iterator[Block]:
@@ -196,15 +168,6 @@ def _blocks(pieces: Sequence[Piece]) -> Iterator[Block]:
             count = min(QUERY_BLOCK, n - first)
             yield Block(piece.slot, offset + first, count, piece.start + first + count)
         offset += n
-
-
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Torch's own, in fewer operations where it has no kernel of its own: on a CPU."""
-    if x.device.type != "cpu":
-        return rms_norm(x, (x.shape[-1],), weight, eps)
-    exact = x.float()
-    scale = exact.square().sum(-1, keepdim=True).div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (exact * scale).mul_(weight).to(x.dtype)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ streams both products (keys the other way round take twice the time).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +47,8 @@ class KVCache:
         heads: key/value heads.
         head_dim: width of a head.
         max_tokens: positions of one slot.
+        keys_by_position: keys lie in memory as values do, [layers, S, H, C, D], for kernels that take one position
+            after another; their shape is the same.
     """
 
     def __init__(
@@ -58,11 +60,19 @@ class KVCache:
         max_tokens: int,
         dtype: torch.dtype,
         device: torch.device,
+        *,
+        keys_by_position: bool = False,
     ) -> None:
         self.dtype = dtype
+        self.slots = slots
         positions = _padded(max_tokens)
-        self._keys = torch.zeros(layers, slots, heads, head_dim, positions, dtype=dtype, device=device)
-        self._values = torch.zeros(layers, slots, heads, positions, head_dim, dtype=dtype, device=device)
+        across = (layers, slots, heads, head_dim, positions)
+        along = (layers, slots, heads, positions, head_dim)
+        self._by_position = keys_by_position
+        self._keys = torch.zeros(along if keys_by_position else across, dtype=dtype, device=device)
+        if keys_by_position:
+            self._keys = self._keys.mT
+        self._values = torch.zeros(along, dtype=dtype, device=device)
 
     @property
     def bytes(self) -> int:
@@ -74,6 +84,10 @@ class KVCache:
         self._keys[layer][slots_N, :, :, positions_N] = keys.to(self.dtype)
         self._values[layer][slots_N, :, positions_N] = values.to(self.dtype)
 
+    def layers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys [S, H, D, C] and values [S, H, C, D] of each layer."""
+        return zip(self._keys, self._values, strict=True)
+
     def first(self, layer: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys [rows * H, D, length] and values [rows * H, length, D] of the first slots, as views."""
         keys, values = self._keys[layer, :rows, ..., :length], self._values[layer, :rows, :, :length]
@@ -82,9 +96,10 @@ class KVCache:
     def take(self, layer: int, slots: Sequence[int], length: int) -> tuple[Tensor, Tensor]:
         """Keys [n * H, D, length] and values [n * H, length, D] of any slots, as copies."""
         # stack, because index_select of such a view is 17 times slower on a CPU
-        keys = torch.stack([self._keys[layer, slot, ..., :length] for slot in slots])
+        keys = [self._keys[layer, slot, ..., :length] for slot in slots]
+        stacked = torch.stack([key.mT for key in keys]).mT if self._by_position else torch.stack(keys)
         values = torch.stack([self._values[layer, slot, :, :length] for slot in slots])
-        return keys.flatten(0, 1), values.flatten(0, 1)
+        return stacked.flatten(0, 1), values.flatten(0, 1)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one slot to another."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from forage.engines.decoder import Decoder
+from forage.engines.kernels import Choice
 from forage.engines.rows import Rows, Start
 from forage.engines.schedule import Seat, Slots, Turn, plan, portions
 from forage.engines.stopping import Stops
@@ -62,11 +63,15 @@ class LocalEngine:
         max_tokens: longest context of an episode, prompt and all turns included.
         dtype: of weights and activations ("bfloat16" is fast where the processor has bfloat16 products).
         prefill_tokens: most tokens prefilled in one forward; bounds the memory of activations.
+        kernels: what is done between matrix products: in torch, or compiled by numba (extra `fast`), which needs a CPU
+            and decodes about half as fast again. "auto" is numba where it is installed and the device is a CPU.
         lockstep: tick only when every admitted session waits for tokens, so that the schedule, and with it every bit,
             is a function of admission order and tokens alone. Otherwise slow searches overlap with decoding.
 
     Raises:
-        ConfigError: the model is not one that is computed exactly here; the message names what is.
+        ConfigError: the model is not one that is computed exactly here; the message names what is. Or numba is asked
+            for on another device.
+        MissingExtra: numba is asked for and not installed.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class LocalEngine:
         slots: int = 64,
         dtype: Literal["float32", "bfloat16"] = "float32",
         prefill_tokens: int = 2048,
+        kernels: Choice = "auto",
     ) -> None:
         for name, value in (("slots", slots), ("max_tokens", max_tokens), ("prefill_tokens", prefill_tokens)):
             if value < 1:
@@ -87,7 +93,7 @@ class LocalEngine:
         self._slot_tokens = max_tokens
         self._prefill_tokens = prefill_tokens
         self._lockstep = lockstep
-        self._decoder = Decoder(model, slots, max_tokens, getattr(torch, dtype))
+        self._decoder = Decoder(model, slots, max_tokens, getattr(torch, dtype), kernels)
         self._vocab = self._decoder.shape.vocab
         self._slots = Slots(slots, self._decoder.kv)
         self._rows = Rows(slots, max_tokens, self._decoder.device)

@@ -1,5 +1,6 @@
 import asyncio
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -61,6 +62,15 @@ def make_model(kind, seed=0, **options):
         mean = 1.0 if "norm" in name else 0.0
         torch.nn.init.normal_(parameter, mean, 0.3 if parameter.ndim == 1 else 0.2)
     return made
+
+
+WITHOUT_NUMBA = pytest.mark.skipif(find_spec("numba") is None, reason="numba (the extra `fast`) is not installed")
+
+
+@pytest.fixture(scope="session", params=["torch", pytest.param("numba", marks=WITHOUT_NUMBA)])
+def kernels(request):
+    """Both kinds of kernels, where both are installed."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -41,9 +41,9 @@ def logprobs_match(model, context, completion, temperature=1.0):
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_greedy_equals_generate(model, engine, ask, kind):
+def test_greedy_equals_generate(model, engine, ask, kind, kernels):
     contexts = [random_tokens(n, n) for n in (1, 7, 40, 100)]
-    completions = ask(engine(kind), contexts, Sampling(max_tokens=24, temperature=0))
+    completions = ask(engine(kind, kernels=kernels), contexts, Sampling(max_tokens=24, temperature=0))
     for context, completion in zip(contexts, completions, strict=True):
         ids = torch.tensor([context])
         generated = model(kind).generate(
@@ -55,10 +55,10 @@ def test_greedy_equals_generate(model, engine, ask, kind):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_are_those_of_the_sampling_distribution(model, engine, ask, temperature):
+def test_logprobs_are_those_of_the_sampling_distribution(model, engine, ask, temperature, kernels):
     contexts = [random_tokens(n, n) for n in (3, 50)]
     for context, completion in zip(
-        contexts, ask(engine("qwen3"), contexts, Sampling(20, temperature, seed=5)), strict=True
+        contexts, ask(engine("qwen3", kernels=kernels), contexts, Sampling(20, temperature, seed=5)), strict=True
     ):
         assert logprobs_match(model("qwen3"), context, completion, temperature)
 
@@ -79,8 +79,8 @@ EPISODE = st.tuples(
     lockstep=st.booleans(),
     temperature=st.sampled_from([0.0, 1.0]),
 )
-def test_any_mix_of_episodes(model, engine, kind, episodes, slots, prefill_tokens, lockstep, temperature):
-    made = engine(kind, slots=slots, prefill_tokens=prefill_tokens, lockstep=lockstep)
+def test_any_mix_of_episodes(model, engine, kernels, kind, episodes, slots, prefill_tokens, lockstep, temperature):
+    made = engine(kind, slots=slots, prefill_tokens=prefill_tokens, lockstep=lockstep, kernels=kernels)
 
     async def play(number, group, prompt, turns):
         context = random_tokens(group, prompt)  # a group's prompts are prefixes of one another
@@ -106,20 +106,20 @@ def test_any_mix_of_episodes(model, engine, kind, episodes, slots, prefill_token
                 assert same_up_to_near_tie(reference, context, completion.tokens, best)
 
 
-def test_a_sample_depends_on_nothing_but_its_seed(model, engine, ask):
+def test_a_sample_depends_on_nothing_but_its_seed(engine, ask, kernels):
     contexts = [random_tokens(n, 5 + n) for n in range(20)]
     samplings = [Sampling(1 + n, temperature=1.0, seed=n) for n in range(20)]
-    crowd = ask(engine(slots=7), contexts, samplings)
+    crowd = ask(engine(slots=7, kernels=kernels), contexts, samplings)
     for context, sampling, completion in zip(contexts, samplings, crowd, strict=True):
-        alone = ask(engine(slots=1), [context], sampling)[0]
+        alone = ask(engine(slots=1, kernels=kernels), [context], sampling)[0]
         assert alone.tokens == completion.tokens
     again = ask(engine(), contexts[:1] * 2, [Sampling(16, seed=1), Sampling(16, seed=2)])
     assert again[0].tokens != again[1].tokens
 
 
-def test_lockstep_repeats_to_the_bit(engine):
+def test_lockstep_repeats_to_the_bit(engine, kernels):
     def run():
-        made = engine(slots=3, lockstep=True)
+        made = engine(slots=3, lockstep=True, kernels=kernels)
 
         async def play(number):
             context = random_tokens(number % 2, 20)
@@ -140,9 +140,11 @@ def test_lockstep_repeats_to_the_bit(engine):
     assert run() == run()
 
 
-def test_bfloat16_stays_near_float32(engine, ask):
+def test_bfloat16_stays_near_float32(engine, ask, kernels):
     context = [random_tokens(0, 30)]
-    exact, rounded = (ask(engine(dtype=d), context, Sampling(1, 0))[0] for d in ("float32", "bfloat16"))
+    exact, rounded = (
+        ask(engine(dtype=d, kernels=kernels), context, Sampling(1, 0))[0] for d in ("float32", "bfloat16")
+    )
     assert rounded.logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.3)
 
 

@@ -1,0 +1,121 @@
+"""Compiled kernels compute what torch's do, whatever the sizes and the number of threads."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forage.engines.kernels import TorchKernels, choose
+from forage.engines.kv import KVCache
+from forage.engines.weights import Layer, Shape
+from forage.errors import ConfigError
+
+CPU = torch.device("cpu")
+TOKENS = 70
+
+
+@pytest.fixture(scope="module")
+def numba_kernels():
+    pytest.importorskip("numba", reason="numba (the extra `fast`) is not installed")
+    return choose("numba", CPU)
+
+
+def make_shape(group, kv_heads, half, head_norms):
+    return Shape(
+        layers=1, width=8, heads=group * kv_heads, kv_heads=kv_heads, head_dim=2 * half, mlp=8, vocab=8, eps=1e-6,
+        tied=True, qkv_bias=False, out_bias=False, mlp_bias=False, head_norms=head_norms,
+    )  # fmt: skip
+
+
+def random_layer(shape, generator):
+    norms = [torch.rand(shape.head_dim, generator=generator) + 0.5 if shape.head_norms else None for _ in range(2)]
+    unused = torch.empty(0)
+    return Layer(
+        norm=unused, qkv=unused, qkv_bias=None, q_norm=norms[0], k_norm=norms[1], out=unused, out_bias=None,
+        mlp_norm=unused, gate=unused, gate_bias=None, up=unused, up_bias=None, down=unused, down_bias=None,
+    )  # fmt: skip
+
+
+def attended(kind, shape, rows, seed):
+    """Two steps of attention over random KV of random length, and the KV afterwards [2, rows, H, D, TOKENS]."""
+    generator = torch.Generator().manual_seed(seed)
+    kv = KVCache(
+        1, rows, shape.kv_heads, shape.head_dim, TOKENS, torch.float32, CPU, keys_by_position=kind.keys_by_position
+    )
+    keys, values = next(kv.layers())
+    keys.copy_(torch.randn(keys.shape, generator=generator))
+    values.copy_(torch.randn(values.shape, generator=generator))
+    angles = torch.rand(TOKENS, shape.head_dim // 2, generator=generator)
+    kernels = kind(shape, kv, torch.polar(torch.ones_like(angles), angles))
+    layer, columns = random_layer(shape, generator), (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    positions = torch.randint(0, TOKENS - 2, (rows,), generator=generator)
+    outs = []
+    for step in range(2):
+        products = torch.randn(rows, columns, generator=generator)
+        attend = kernels.attention(positions + step, int(positions.max()) + step + 1)
+        outs.append(attend(0, layer, products))
+    return torch.stack(outs), keys, values
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    group=st.integers(1, 5),
+    kv_heads=st.integers(1, 3),
+    half=st.integers(1, 20),
+    rows=st.integers(1, 6),
+    head_norms=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_attention_is_that_of_torch(numba_kernels, group, kv_heads, half, rows, head_norms, seed):
+    shape = make_shape(group, kv_heads, half, head_norms)
+    for ours, theirs in zip(
+        attended(numba_kernels, shape, rows, seed), attended(TorchKernels, shape, rows, seed), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_the_number_of_threads_changes_no_bit(numba_kernels):
+    shape = make_shape(3, 2, 16, True)
+    alone = attended(numba_kernels, shape, 7, 0)[0]
+    torch.set_num_threads(3)
+    try:
+        together = attended(numba_kernels, shape, 7, 0)[0]
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(alone, together)
+
+
+def some_kernels(kind):
+    shape = make_shape(1, 1, 1, False)
+    return kind(shape, KVCache(1, 1, 1, 2, 4, torch.float32, CPU), torch.ones(4, 1, dtype=torch.complex64))
+
+
+def test_norms_and_gates_are_those_of_torch(numba_kernels):
+    x = torch.linspace(-200, 200, 3 * 67).view(3, 67)
+    weight = torch.linspace(0.5, 2, 67)
+    ours, theirs = some_kernels(numba_kernels), some_kernels(TorchKernels)
+    torch.testing.assert_close(ours.norm(x, weight), theirs.norm(x, weight))
+    torch.testing.assert_close(ours.gate(x.clone(), x.flip(0).contiguous()), theirs.gate(x.clone(), x.flip(0)))
+    small = torch.linspace(-20, 20, 5000).view(5, -1)
+    torch.testing.assert_close(ours.gate(small.clone(), small), theirs.gate(small.clone(), small), rtol=1e-5, atol=1e-9)
+
+
+def test_what_is_not_a_number_stays_so(numba_kernels):
+    kernels = some_kernels(numba_kernels)
+    spoilt = torch.full((1, 40), torch.nan)
+    assert kernels.norm(spoilt, torch.ones(40)).isnan().all()
+    assert kernels.gate(spoilt.clone(), torch.ones(1, 40)).isnan().all()
+    shape = make_shape(2, 1, 4, False)
+    kv = KVCache(1, 1, 1, 8, TOKENS, torch.float32, CPU, keys_by_position=True)
+    attend = numba_kernels(shape, kv, torch.ones(TOKENS, 4, dtype=torch.complex64)).attention(torch.tensor([9]), 10)
+    products = torch.ones(1, 32)
+    products[0, :16] = torch.nan
+    assert np.isnan(attend(0, random_layer(shape, torch.Generator()), products).numpy()).all()
+
+
+def test_compiled_kernels_need_a_cpu():
+    with pytest.raises(ConfigError, match="CPU"):
+        choose("numba", torch.device("cuda"))
+    assert choose("auto", torch.device("cuda")) is TorchKernels
+    assert choose("torch", CPU) is TorchKernels

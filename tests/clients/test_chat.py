@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 import threading
 import time
 from email.utils import formatdate
@@ -169,3 +171,18 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url):
 def test_a_missing_key_is_said_before_anything_is_asked(environment):
     with pytest.raises(ConfigError, match="api_key_env = 'JUDGE_KEY'"):
         client("http://host/v1", api_key_env="JUDGE_KEY", environment=environment)
+
+
+def test_without_httpx2_the_install_line_is_said():
+    script = """
+import sys
+sys.modules["httpx2"] = None
+from forage.clients.chat import ChatClient
+from forage.errors import MissingExtra
+try:
+    ChatClient("http://host/v1", "m")
+except MissingExtra as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pip install 'forage-rl[judge]'" in done.stdout

@@ -96,6 +96,34 @@ def test_killed_and_resumed_it_writes_the_same_metrics_to_the_bit(whole, tmp_pat
         assert list(read_records(folder / "trajectories" / path.name)) == list(read_records(path))
 
 
+def test_a_queue_of_old_groups_survives_a_kill_to_the_bit(tmp_path):
+    old = ("rollout.staleness=2", "train.save_every=1")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train_from_config(config(whole, *old))
+    with start(killed, *old) as process:
+        wait_for_step(process, killed, 3)
+        process.kill()
+    train_from_config(config(killed, *old), resume=True)
+    assert rows(killed) == rows(whole)
+    assert [row["groups/staleness"] for row in rows(whole)] == [0, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["algorithm.equal_groups=refill", "rollout.staleness=1", "learner.minibatch_questions=2"],
+        ["algorithm.advantage=remax"],
+        ['algorithm.leave_out=["no_answer"]', "algorithm.advantage=rloo", "learner.minibatch_questions=1"],
+    ],
+)
+def test_groups_of_every_kind_go_on_as_if_nothing_had_been(tmp_path, settings):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    train_from_config(config(whole, *settings, "train.steps=4"))
+    train_from_config(config(halved, *settings, "train.steps=2"))
+    train_from_config(config(halved, *settings, "train.steps=4"), resume=True)
+    assert rows(halved) == rows(whole)
+
+
 def test_ctrl_c_saves_the_step_and_exits_with_130(tmp_path):
     folder = tmp_path / "run"
     with start(folder, "train.steps=500", "train.save_every=0") as process:

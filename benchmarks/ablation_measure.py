@@ -15,11 +15,15 @@ seconds         of training, without evaluations, mean over seeds
 collapsed       seeds whose reward, as a mean of five steps, fell by more than .3 below its maximum so far
 stability       standard deviation of the change of reward from step to step in the last third, mean over seeds:
                 smaller is steadier
+versus          against the first row of the group, on the same questions: `difference` in exact match, `ci` for other
+                questions, `ci_seeds` for other seeds too (null with one seed), `p` and `p_holm`, which is corrected for
+                the rows of the group (docs/evaluation.md says how); null for the first row itself
 commit, versions, cpu    what they ran on; several commits are joined by commas
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import statistics
@@ -30,9 +34,10 @@ from typing import Any
 from ablation_rows import Row, Table
 
 from forage.metrics import mean
-from forage.reporting.arms import episodes
+from forage.reporting.arms import Arm, Entry, answers, episodes
 from forage.reporting.folder import RunData, read_run
-from forage.reporting.inference import over_seeds
+from forage.reporting.inference import holm, over_seeds
+from forage.reporting.versus import contest
 
 WINDOW, FALL = 5, 0.3
 
@@ -70,6 +75,38 @@ def measure(table: Table, row: Row, runs: dict[int, Path]) -> dict[str, Any]:
         "versions": {"torch": (data[-1].environment.get("versions") or {}).get("torch")},
         "cpu": data[-1].environment.get("cpu"),
     }
+
+
+def versus(first: Sequence[Path], others: Sequence[Sequence[Path]]) -> list[dict[str, Any] | None]:
+    """Each of a group's other rows against its first, from the folders of their runs; None where nothing is tested."""
+    found = [contest(_arm("first", first), _arm("other", folders)) if first and folders else None for folders in others]
+    tested = [one for one in found if one and not one.refused]
+    corrected = iter(holm([one.p for one in tested]))
+    return [
+        {
+            "difference": _rounded(one.difference),
+            "ci": [_rounded(one.low), _rounded(one.high)],
+            "ci_seeds": None
+            if one.seeds_low is None or one.seeds_high is None
+            else [_rounded(one.seeds_low), _rounded(one.seeds_high)],
+            "p": _rounded(one.p),
+            "p_holm": _rounded(next(corrected)),
+        }
+        if one and not one.refused
+        else None
+        for one in found
+    ]
+
+
+def _arm(name: str, folders: Sequence[Path]) -> Arm:
+    return Arm(name, "", [_entry(folder) for folder in folders])
+
+
+@functools.cache
+def _entry(folder: Path) -> Entry:
+    data = read_run(folder)
+    predictions = data.evals[-1].predictions
+    return Entry(str(folder), data, "", answers(predictions) if predictions else {})
 
 
 def rewards(run: RunData) -> list[float]:

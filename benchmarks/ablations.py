@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, whichever one is installed
 
 from ablation_jobs import Job, job, last_words, run_all, say, start, stop  # noqa: E402
-from ablation_measure import measure  # noqa: E402
+from ablation_measure import measure, versus  # noqa: E402
 from ablation_rows import Base, Table, read_table  # noqa: E402
 
 from forage.errors import ForageError  # noqa: E402
@@ -74,7 +74,7 @@ def write_results(table: Table, out: Path, path: Path) -> list[dict[str, Any]]:
     """Write the figures of every finished run. Rows of the file whose runs are not in `out` (any more) stay, as long
     as their settings are the table's and no more seeds are found here."""
     before = {row["name"]: row for row in json.loads(path.read_text("utf-8"))} if path.is_file() else {}
-    rows = []
+    rows, folders = [], {}
     for row in table.rows:
         jobs = [job(table, row, seed, out) for seed in table.seeds]
         runs = {one.seed: one.folder for one in jobs if one.state == "done"}
@@ -85,11 +85,25 @@ def write_results(table: Table, out: Path, path: Path) -> list[dict[str, Any]]:
             rows.append(kept)
         elif runs:
             rows.append(measure(table, row, runs))
+            folders[row.name] = list(runs.values())
+    add_versus(rows, folders)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", "utf-8")
     beside.replace(path)
     return rows
+
+
+def add_versus(rows: Sequence[dict[str, Any]], folders: dict[str, list[Path]]) -> None:
+    """Put into every measured row how it stands against the first one of its group."""
+    for title in dict.fromkeys(row["group"] for row in rows):
+        first, *others = (row for row in rows if row["group"] == title)
+        if first["name"] in folders:
+            first["versus"] = None
+        measured = [row for row in others if row["name"] in folders]
+        found = versus(folders.get(first["name"], []), [folders[row["name"]] for row in measured])
+        for row, one in zip(measured, found, strict=True):
+            row["versus"] = one and {"row": first["name"], **one}
 
 
 # The command ----------------------------------------------------------------------------------------------------------

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from forage.errors import DataError, RunFolderError
-from forage.records import read_records
-from forage.reporting.arms import Arm, Entry, average, differences, group, whats_missing
+from forage.reporting.arms import Arm, Entry, answers, average, differences, group, whats_missing
 from forage.reporting.bands import panels
 from forage.reporting.comparing import page
-from forage.reporting.figures import question_key
 from forage.reporting.folder import read_run
 from forage.reporting.versus import Contest, contests
 
@@ -83,15 +81,10 @@ def _entry(run: Path) -> Entry:
     entry = Entry(str(run), data, whats_missing(data))
     if not entry.missing and entry.final.predictions:
         try:
-            entry.answers = _answers(entry.final.predictions)
+            entry.answers = answers(entry.final.predictions)
         except DataError as error:
             entry.missing = f"has predictions that can't be read ({error})"
     return entry
-
-
-def _answers(predictions: Path) -> dict[str, float]:
-    """Exact match by question; the text belongs to what a question is known by, as worlds number theirs alike."""
-    return {f"{question_key(r)}\n{r['question']['text']}": float(r["em"]) for r in read_records(predictions)}
 
 
 def _run(entry: Entry, arm: str | None) -> dict[str, Any]:

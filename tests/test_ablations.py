@@ -169,6 +169,19 @@ def test_results_hold_a_row_for_what_is_done(table, tmp_path, stage):
     assert rows[1] | {"name": "grpo", "group": "Algorithms"} == row
 
 
+def test_rows_are_tested_against_the_first_of_their_group(table, tmp_path, stage):
+    for seed in (0, 1):
+        finished(tmp_path, "grpo", seed, stage, skill=1.0)
+        finished(tmp_path, "one_step", seed, stage, skill=0.1, settings=["rollout.questions=192"])
+    first, other, alone = write_results(table, tmp_path, tmp_path / "r.json")
+    assert first["versus"] is None
+    assert alone["versus"] is None
+    assert other["versus"]["row"] == "grpo"
+    assert other["versus"]["difference"] == pytest.approx(other["em_mean"] - first["em_mean"], abs=2e-4)
+    assert other["versus"]["ci"][1] < 0
+    assert other["versus"]["p_holm"] == other["versus"]["p"] < 0.05
+
+
 def test_rows_stay_where_their_runs_are_gone_unless_their_settings_changed(table, tmp_path, stage):
     out, path = tmp_path / "runs", tmp_path / "ablations.json"
     finished(out, "grpo", 0, stage)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from forage.metrics import mean
-from forage.reporting.figures import Estimate
+from forage.records import read_records
+from forage.reporting.figures import Estimate, question_key
 from forage.reporting.folder import Evaluation, RunData
 from forage.reporting.inference import over_seeds
 from forage.reporting.timing import training_rows
@@ -98,6 +99,15 @@ def episodes(data: RunData) -> list[tuple[int, int]]:
         total += round(row.get(PLAYED, shape["questions"]) * shape["samples"])
         found.append((int(row["step"]), total))
     return found
+
+
+def answers(predictions: Path) -> dict[str, float]:
+    """Exact match by question. The question's text belongs to the key: worlds number theirs alike.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    return {f"{question_key(r)}\n{r['question']['text']}": float(r["em"]) for r in read_records(predictions)}
 
 
 def settings(data: RunData) -> dict[str, Any]:

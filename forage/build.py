@@ -163,6 +163,8 @@ def advantage(config: Config) -> AdvantageEstimator:
 def learner(config: Config, model: Policy, *, loss: Any = None, updates: int) -> Any:
     """What updates the weights, in `updates` updates; a `loss` takes the place of algorithm.loss, and has no critic."""
     if loss is not None:
+        if config.learner.options.get("correction", "none") != "none":
+            raise ConfigError("learner.correction weighs sampled tokens; supervised learning has none: leave it out")
         return part(config, "learner", model, loss, config.rollout.temperature, updates, None)
     loss = part(config, "algorithm.loss")
     _check_needs(config, "algorithm.loss", loss.needs)

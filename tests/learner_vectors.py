@@ -3,14 +3,20 @@
 Where Forage differs from the peers on purpose, the adapter's docstring says the rule.
 """
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from vectors import close, rows_of, tensor
 
 from forage.aggregation import AGGREGATIONS
+from forage.batch import row_rewards, token_rewards
 from forage.correction import Correction
 from forage.errors import ConfigError
+from forage.kl import Coefficient
 from forage.learners.measures import mismatch
+from forage.learners.terms import KLTerm
 from forage.learners.values import value_loss as loss_of_values
 
 
@@ -61,6 +67,43 @@ def rollout_correction(case):
         theirs_BT = tensor(case["expected"]["weights"]).expand(acted_BT.shape)
         close(weights_BT, theirs_BT * acted_BT, case)
         assert (cut_BT <= acted_BT).all()
+
+
+def kl_controller(case):
+    """That of verl and Search-R1, but never below 0: where their formula turns negative, ours stays at 0."""
+    inputs = case["inputs"]
+    target = inputs["target_kl"] if inputs["type"] == "adaptive" else 0.0
+    coefficient = Coefficient(inputs["kl_coef"], target, inputs["horizon"] or 1)
+    for (kl, rows), theirs in zip(inputs["updates"], case["expected"]["coef_after_each_update"], strict=True):
+        coefficient.follow(kl, rows)
+        close(coefficient.value, max(theirs, 0.0), case)
+
+
+def kl_in_reward(case):
+    """Rewards less the penalty, and the coefficient after. A row of which nothing is acted has a KL of 0, as in verl;
+    in Search-R1 it makes the mean, and with it the coefficient, NaN."""
+    inputs = case["inputs"]
+    adaptive = inputs["type"] == "adaptive"
+    coefficient = Coefficient(inputs["kl_coef"], inputs["target_kl"] if adaptive else 0.0, inputs["horizon"] or 1)
+    name = {"kl": "k1", "mse": "k2", "low_var_kl": "k3", "abs": "abs"}[inputs["kl_penalty"]]
+    term = KLTerm(coefficient, name, in_reward=True)
+    batch = rows_of(
+        tensor(inputs["mask"]).bool(),
+        sampled_logprobs_BT=tensor(inputs["old_logprob"]),
+        ref_logprobs_BT=tensor(inputs["ref_logprob"]),
+    )
+    scores_BT = tensor(inputs["token_level_scores"])
+    batch = term.penalise(replace(batch, rewards_BT=scores_BT, rewards_B=scores_BT.sum(1)))
+    metrics = term.follow(batch)
+    for theirs in case["expected"].values():
+        theirs_BT = tensor(theirs["token_level_rewards"])
+        close(token_rewards(batch), theirs_BT * batch.acted_BT, case)
+        if not math.isnan(float(theirs["mean_kl"])):
+            close(metrics["policy/kl_ref"][0], theirs["mean_kl"], case)
+            close(metrics["policy/kl_coef"][0], theirs["coef_used"], case)
+            close(coefficient.value, theirs["coef_after"], case)
+    if batch.acted_BT.any(1).all():
+        close(row_rewards(batch), tensor(case["expected"]["verl"]["token_level_rewards"]).sum(1), case)
 
 
 def correction_of(inputs):

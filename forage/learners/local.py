@@ -18,9 +18,8 @@ from torch import Tensor
 from forage.aggregation import aggregation as aggregation_of
 from forage.batch import counts, minibatches, to_device
 from forage.correction import Correction
-from forage.errors import CheckpointError, ConfigError, TrainingError
+from forage.errors import CheckpointError
 from forage.interfaces import PolicyLoss
-from forage.kl import ESTIMATORS
 from forage.learners.critic import NoCritic, Weigh
 from forage.learners.forward import spread_over, states, token_logprobs
 from forage.learners.measures import add, describe, mismatch
@@ -28,8 +27,9 @@ from forage.learners.optimizer import build_optimizers
 from forage.learners.packing import MicroBatch, micro_batches
 from forage.learners.precision import compute_twin, frozen_copy, refresh
 from forage.learners.schedule import Schedule
-from forage.learners.terms import correct, settle
+from forage.learners.terms import correct, kl_term, recomputes, settle
 from forage.learners.values import describe_values
+from forage.learners.watch import Watch
 from forage.models.causal_lm import Policy, load_weights
 from forage.models.packed import attend_packed, check_packable
 from forage.types import Batch, Metrics
@@ -37,8 +37,7 @@ from forage.types import Batch, Metrics
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 SAME_LOGPROBS = 1e-3  # mean |difference| up to which engine and learner count as one
-STATE = ("step", "recompute_old", "bad_steps")
-PATIENCE = 3  # optimizer steps in a row whose loss is not finite
+STATE = ("step", "recompute_old", "bad_steps", "kl_coef")
 
 
 class LocalLearner:
@@ -68,6 +67,9 @@ class LocalLearner:
         correction_floor: the smallest weight that a mask keeps.
         kl_coef: weight of the KL to the policy that the learner was built with; 0 keeps no copy of it.
         kl_estimator: "k1", "k2", "k3" or "abs".
+        kl_in: where the KL stands: in the "loss", or in the "reward" of each token.
+        kl_target: KL that the weight is moved to keep (mean over rows of a row's mean); 0 leaves the weight as it is.
+        kl_horizon: rows after which a KL off by 20% or more has moved the weight by about 20%.
         entropy_coef: weight of the entropy that is added to what is maximised.
         aggregation: "token_mean", "sequence_mean", "sequence_sum" or "constant".
         aggregation_constant: what "constant" divides a row's sum by.
@@ -98,6 +100,9 @@ class LocalLearner:
         correction_floor: float = 0.0,
         kl_coef: float = 0.0,
         kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k3",
+        kl_in: Literal["loss", "reward"] = "loss",
+        kl_target: float = 0.0,
+        kl_horizon: int = 10_000,
         entropy_coef: float = 0.0,
         aggregation: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = "token_mean",
         aggregation_constant: float = 0.0,
@@ -106,16 +111,15 @@ class LocalLearner:
         self.loss = loss
         self.critic = critic or NoCritic()
         self.step = 0  # updates made
-        self.recompute_old = _recomputes(old_logprobs, correction)  # None: the first batch will tell
+        self.recompute_old = recomputes(old_logprobs, correction)  # None: the first batch will tell
         self.max_grad_norm = max_grad_norm
         self.micro_tokens = micro_tokens
         self.minibatch_questions = minibatch_questions
         self.share_prompts = share_prompts
-        self.kl_coef = kl_coef
+        self.kl = kl_term(kl_coef, kl_estimator, kl_in, kl_target, kl_horizon)
         self.entropy_coef = entropy_coef
         self.temperature = temperature
         self._correction = Correction(correction, correction_cap, correction_floor) if correction != "none" else None
-        self._kl = ESTIMATORS[kl_estimator]
         self._aggregation = aggregation_of(aggregation, aggregation_constant)
         self._schedule = Schedule(schedule, warmup_steps, total_steps)
         self._optimizers = build_optimizers(
@@ -123,8 +127,8 @@ class LocalLearner:
         )
         check_packable(policy.model)
         self._compute = compute_twin(policy.model, policy.dtype)
-        self._reference = frozen_copy(policy.model, policy.dtype) if kl_coef else None
-        self._bad_steps = 0
+        self._reference = frozen_copy(policy.model, policy.dtype) if self.kl else None
+        self._watch = Watch()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
 
     async def score(self, batch: Batch) -> Batch:
@@ -165,7 +169,8 @@ class LocalLearner:
         (folder / "model").mkdir()
         self.policy.write(folder / "model")
         torch.save(self._optimizers.state_dict(), folder / "optimizer.pt")
-        state = (self.step, self.recompute_old, self._bad_steps)
+        kl_coef = self.kl.coefficient.value if self.kl else 0.0
+        state = (self.step, self.recompute_old, self._watch.bad_steps, kl_coef)
         (folder / "learner.json").write_text(json.dumps(dict(zip(STATE, state, strict=True))))
         self.critic.save(folder / "critic")
 
@@ -181,9 +186,11 @@ class LocalLearner:
                 torch.load(folder / "optimizer.pt", map_location=self.policy.device, weights_only=True)
             )
             state = json.loads((folder / "learner.json").read_text())
-            self.step, self.recompute_old, self._bad_steps = (state[name] for name in STATE)
+            self.step, self.recompute_old, self._watch.bad_steps, kl_coef = (state[name] for name in STATE)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder}: the optimizer's state can't be used here ({error})") from error
+        if self.kl:
+            self.kl.coefficient.value = kl_coef
         self.critic.load(folder / "critic")
         refresh(self._compute, self.policy.model)
 
@@ -209,15 +216,16 @@ class LocalLearner:
             self._check_logprobs(batch)
         if self._scores_old(batch):
             batch = settle(batch, self._logprobs(self._compute, batch), recompute=bool(self.recompute_old))
-        if self._reference is not None:
-            batch = replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch))
+        if self.kl:
+            batch = self.kl.penalise(replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch)))
         with attend_packed(self._compute), self.critic.attending():
             return self.critic.judge(batch, self._micro_batches(batch), self._compute)
 
     def _scores_old(self, batch: Batch) -> bool:
         """Whether the learner's logprobs are wanted before the update; in its first optimizer step they come free."""
         several_steps = 0 < self.minibatch_questions < len(counts(batch)[0])
-        return several_steps and (bool(self.recompute_old) or batch.sampled_BT is not None)
+        early = several_steps or (self.kl is not None and self.kl.in_reward)
+        return early and (bool(self.recompute_old) or batch.sampled_BT is not None)
 
     @torch.no_grad()
     def _logprobs(self, model: Any, batch: Batch) -> Tensor:
@@ -240,6 +248,8 @@ class LocalLearner:
             for number, part in enumerate(minibatches(batch, self.minibatch_questions)):
                 add(metrics, self._optimizer_step(part, first=number == 0))
         add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0), "learner/tokens": (0.0, 1.0)})
+        if self.kl:
+            add(metrics, self.kl.follow(batch))
         self.step += 1
         return metrics
 
@@ -298,38 +308,5 @@ class LocalLearner:
     def _with_kl_and_entropy(
         self, loss_BT: Tensor, logprobs_BT: Tensor, entropy_BT: Tensor, batch: Batch
     ) -> tuple[Tensor, Metrics]:
-        metrics: Metrics = {}
-        if batch.ref_logprobs_BT is not None and self.kl_coef:
-            kl_BT = self._kl(logprobs_BT, batch.ref_logprobs_BT).masked_fill(~batch.acted_BT, 0)
-            loss_BT = loss_BT + self.kl_coef * kl_BT
-            metrics["loss/kl"] = (float(kl_BT.detach().sum()), float(batch.acted_BT.sum()))
+        loss_BT, metrics = self.kl.add_to(loss_BT, logprobs_BT, batch) if self.kl else (loss_BT, {})
         return (loss_BT - self.entropy_coef * entropy_BT if self.entropy_coef else loss_BT), metrics
-
-    def _watch(self, losses: list[Tensor]) -> None:
-        finite = [bool(loss.isfinite().all()) for loss in losses]
-        if all(finite):
-            self._bad_steps = 0
-            return
-        self._bad_steps += 1
-        if not any(bool(loss.isfinite().any()) for loss in losses):
-            raise TrainingError(_DIVERGED.format("of every token of the batch"))
-        if self._bad_steps >= PATIENCE:
-            raise TrainingError(_DIVERGED.format(f"in {PATIENCE} optimizer steps in a row"))
-
-
-def _recomputes(old_logprobs: str, correction: str) -> bool | None:
-    """Whether the ratio's denominator is the learner's own; None leaves it to the first batch."""
-    if correction != "none":
-        if old_logprobs == "sampled":
-            raise ConfigError(
-                f"learner.correction = {correction!r} weighs tokens by the learner's own logprobs against the sampled "
-                "ones, which learner.old_logprobs = 'sampled' does not compute; take 'recomputed' or 'auto'"
-            )
-        return True
-    return {"auto": None, "sampled": False, "recomputed": True}[old_logprobs]
-
-
-_DIVERGED = (
-    "the loss is not a finite number {}. Resume from the last checkpoint with a lower learner.lr, and look at "
-    "policy/grad_norm and policy/ratio_max of the steps before"
-)

@@ -8,8 +8,25 @@ import torch
 from torch import Tensor
 
 from forage.correction import Correction
-from forage.kl import KLEstimator
+from forage.errors import ConfigError
+from forage.kl import ESTIMATORS, Coefficient, mean_of_rows
 from forage.types import Batch, Metrics
+
+
+def recomputes(old_logprobs: str, correction: str) -> bool | None:
+    """Whether the ratio's denominator is the learner's own; None leaves it to the first batch.
+
+    Raises:
+        ConfigError: a correction without the learner's own logprobs.
+    """
+    if correction != "none":
+        if old_logprobs == "sampled":
+            raise ConfigError(
+                f"learner.correction = {correction!r} weighs tokens by the learner's own logprobs against the sampled "
+                "ones, which learner.old_logprobs = 'sampled' does not compute; take 'recomputed' or 'auto'"
+            )
+        return True
+    return {"auto": None, "sampled": False, "recomputed": True}[old_logprobs]
 
 
 def settle(batch: Batch, own_BT: Tensor, *, recompute: bool) -> Batch:
@@ -43,7 +60,59 @@ def correct(policy_BT: Tensor, batch: Batch, correction: Correction) -> tuple[Te
     }
 
 
-def penalties(batch: Batch, estimator: KLEstimator) -> Tensor:
-    """The KL to the reference of the policy that sampled, token by token [B,T], 0 where observed."""
-    assert batch.ref_logprobs_BT is not None
-    return estimator(denominator(batch), batch.ref_logprobs_BT).masked_fill(~batch.acted_BT, 0)
+class KLTerm:
+    """What holds the policy near its reference: a term of the loss, or a penalty in the rewards.
+
+    Args:
+        coefficient: its weight.
+        estimator: a name of `forage.kl.ESTIMATORS`.
+        in_reward: the penalty is taken from each acted token's reward, and advantages know of it.
+    """
+
+    def __init__(self, coefficient: Coefficient, estimator: str, *, in_reward: bool) -> None:
+        self.coefficient = coefficient
+        self.in_reward = in_reward
+        self._estimator = ESTIMATORS[estimator]
+
+    def penalise(self, batch: Batch) -> Batch:
+        """Fill in `penalty_BT`, where it is the rewards that are lowered."""
+        if not self.in_reward:
+            return batch
+        return replace(batch, penalty_BT=self.coefficient.value * self._estimate(denominator(batch), batch))
+
+    def add_to(self, loss_BT: Tensor, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The loss of each token [B,T] with the KL added, where it is the loss that is raised."""
+        if self.in_reward or batch.ref_logprobs_BT is None:
+            return loss_BT, {}
+        kl_BT = self._estimate(logprobs_BT, batch)
+        metrics = {"loss/kl": (float(kl_BT.detach().sum()), float(batch.acted_BT.sum()))}
+        return loss_BT + self.coefficient.value * kl_BT, metrics
+
+    def follow(self, batch: Batch) -> Metrics:
+        """Measure the KL of the policy that sampled, and let the coefficient follow its target."""
+        if batch.ref_logprobs_BT is None:
+            return {}
+        kl = mean_of_rows(self._estimate(denominator(batch), batch), batch.acted_BT)
+        metrics = {"policy/kl_ref": (kl, 1.0), "policy/kl_coef": (self.coefficient.value, 1.0)}
+        self.coefficient.follow(kl, len(batch.acted_BT))
+        return metrics
+
+    def _estimate(self, logprobs_BT: Tensor, batch: Batch) -> Tensor:
+        """[B,T], 0 where observed."""
+        assert batch.ref_logprobs_BT is not None
+        return self._estimator(logprobs_BT, batch.ref_logprobs_BT).masked_fill(~batch.acted_BT, 0)
+
+
+def kl_term(coef: float, estimator: str, place: str, target: float, horizon: int) -> KLTerm | None:
+    """The KL term of a learner's options; None without one.
+
+    Raises:
+        ConfigError: a place or a target for a KL that weighs nothing.
+    """
+    if coef:
+        return KLTerm(Coefficient(coef, target, horizon), estimator, in_reward=place == "reward")
+    if place == "reward":
+        raise ConfigError("learner.kl_in = 'reward' takes nothing from the rewards: set learner.kl_coef above 0")
+    if target:
+        raise ConfigError(f"learner.kl_target = {target} has nothing to begin with: set learner.kl_coef above 0")
+    return None

@@ -98,7 +98,7 @@ class ChatClient:
                     break
                 await self._sleep(self._wait_s(tried, attempt.after_s))
         times = "once" if tried == 0 else f"{tried + 1} times"
-        raise ServiceError(f"{self.url} was asked {times} and gave no reply: {self._without_key(attempt.cause)}")
+        raise ServiceError(f"{self.url} was asked {times} and gave no reply: {attempt.cause}")
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
@@ -132,12 +132,12 @@ class ChatClient:
             return Attempt(cause=f"{type(error).__name__}: {error}", again=True)
         if response.status_code != 200:
             again = response.status_code in RETRIED or response.status_code >= 500
-            cause = f"status {response.status_code}: {_shown(response.text)}"
+            cause = f"status {response.status_code}: {self._shown(response.text)}"
             return _patient(Attempt(None, cause, again, _retry_after_s(response.headers.get("retry-after", ""))))
         try:
             return Attempt(_content(response.json()))
         except (ValueError, LookupError, TypeError):
-            return Attempt(cause=f"a reply that is no chat completion: {_shown(response.text)}", again=True)
+            return Attempt(cause=f"a reply that is no chat completion: {self._shown(response.text)}", again=True)
 
     def _wait_s(self, tried: int, named_s: float | None) -> float:
         if named_s is not None:
@@ -145,8 +145,10 @@ class ChatClient:
         longest: float = min(FIRST_WAIT_S * 2**tried, LONGEST_WAIT_S)
         return longest * self._random.uniform(0.5, 1.0)
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+    def _shown(self, text: str) -> str:
+        """The beginning of a body, on one line, without the key that some servers repeat."""
+        line = " ".join(text.replace(self._key, "***").split()) if self._key else " ".join(text.split())
+        return (line[:200] + " ...") if len(line) > 200 else line or "an empty body"
 
 
 def _endpoint(url: str) -> str:
@@ -194,9 +196,3 @@ def _patient(attempt: Attempt) -> Attempt:
     if attempt.after_s is None or attempt.after_s <= LONGEST_RETRY_AFTER_S:
         return attempt
     return Attempt(None, f"{attempt.cause} (to be tried again after {attempt.after_s:.0f} s)")
-
-
-def _shown(text: str) -> str:
-    """The beginning of a body, on one line."""
-    line = " ".join(text.split())
-    return (line[:200] + " ...") if len(line) > 200 else line or "an empty body"

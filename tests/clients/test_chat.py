@@ -121,10 +121,11 @@ def test_a_refused_connection_is_named():
 
 
 def test_a_key_that_the_server_repeats_is_not_passed_on():
-    with serving([(401, {}, "wrong key sk-1234")]) as endpoint, pytest.raises(ServiceError) as caught:
+    cut = "x" * 188 + " wrong key sk-1234"  # the message ends within the key
+    with serving([(401, {}, cut)]) as endpoint, pytest.raises(ServiceError) as caught:
         ask(client(endpoint.url, api_key_env="JUDGE_KEY", environment={"JUDGE_KEY": "sk-1234"}))
-    assert "wrong key ***" in str(caught.value)
-    assert "sk-1234" not in str(caught.value)
+    assert "wrong key" in str(caught.value)
+    assert "sk-" not in str(caught.value)
 
 
 def test_no_more_is_asked_at_a_time_than_allowed():

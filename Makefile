@@ -11,7 +11,7 @@ TORCH_INDEX ?=
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3 python,$(shell \
 	command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
-.PHONY: help install demo test lint types tests warm-start format bench ablations clean
+.PHONY: help install demo test lint types tests warm-start format bench ablations results clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -59,6 +59,9 @@ bench: install  ## run the benchmarks that need nothing else (benchmarks/README.
 
 ablations: install  ## run benchmarks/ablations.toml into results/ablations.json: hours, and it goes on where it stopped (JOBS=2)
 	$(BIN)/python benchmarks/ablations.py --jobs $(JOBS)
+
+results: install  ## write docs/results.md from results/ablations.json
+	$(BIN)/python docs/make_results.py
 
 clean:  ## remove .venv and caches (runs stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

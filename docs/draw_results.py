@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from forage.reporting.arms import style_of
 from forage.reporting.charts import Series, line_chart, number, percent, smoothed
 
 Result = dict[str, Any]
@@ -23,11 +24,6 @@ STYLE = (
     + "".join(f".arm{i}{{color:{colour}}}" for i, colour in enumerate(COLOURS))
 )
 WIDE, LABELS, TRACK, LINE = 860, 180, 200, 22
-
-
-def style_of(place: int) -> str:
-    """One of eight colours; the next eight are dashed."""
-    return f"arm{place % 8}" + (" dashed" if place % 16 >= 8 else "")
 
 
 def svg(title: str, height: float, inside: str, width: int = WIDE) -> str:

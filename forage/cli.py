@@ -213,6 +213,22 @@ def report(
 
 
 @app.command()
+def diagnose(run: RunDir, as_json: Json = False) -> None:
+    """Say whether a run is well.
+
+    Looks at its metrics for what comes before a collapse, or is one: what was seen, at which step, and what to try.
+
+    \b
+      forage diagnose runs/demo
+      forage diagnose runs/demo --json
+    """
+    from forage.reporting.health import diagnose_run, health_text
+
+    found = diagnose_run(run)
+    show(found, as_json, health_text(found))
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
     out: Annotated[

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from forage import build, checkpoint
 from forage.batch import collate
 from forage.config import Config
+from forage.errors import CheckpointError, CollapseError
 from forage.evaluation import SUMMARY, Summary, evaluate
+from forage.health import Health, take_back, with_retries
 from forage.interfaces import AdvantageEstimator, Engine, Learner, Source, WeightSync
 from forage.interrupt import Interrupt
 from forage.metrics import Clock, engine_metrics, flatten, harvest_metrics, rates, search_metrics
@@ -41,6 +44,7 @@ class Run:
     held_out: build.Place
     searcher: Gather
     tracker: Fanout
+    health: Health
     interrupt: Interrupt
     step: int = 0
     clock: Clock = field(default_factory=Clock)
@@ -63,18 +67,36 @@ async def train(run: Run) -> None:
     await begin(run)
     for step in run.remaining_steps():
         with run.clock("step"):
-            harvest = await collect(run, step)
-            batch = collate(harvest.groups, drop_equal=run.drops_equal)
-            with run.clock("score"):
-                batch = run.advantage(await run.learner.score(batch), reduce=lambda total: total)
-            with run.clock("update"):
-                metrics = await run.learner.update(batch)
+            with saved_at_failure(run):
+                with run.clock("rollout"):
+                    harvest = await run.source.take(step)
+                batch = collate(
+                    harvest.groups, drop_equal=run.drops_equal, everything=run.config.algorithm.train_on_everything
+                )
+                with run.clock("score"):
+                    batch = run.advantage(await run.learner.score(batch), reduce=lambda total: total)
+                with run.clock("update"):
+                    metrics = await run.learner.update(batch)
             with run.clock("sync"):
                 await run.weights.push(version=step)
         run.step = step
         keep_trajectories(run, harvest, batch)
-        run.tracker.log(step, measure(run, harvest) | flatten(metrics))
+        figures = measure(run, harvest) | flatten(metrics)
+        run.tracker.log(step, figures)
+        heed(run, figures)
         await evaluate_and_save(run)
+
+
+def heed(run: Run, figures: Mapping[str, Any]) -> None:
+    """Look at a step's health.
+
+    Raises:
+        CollapseError: the policy collapsed, and the run is not to go on; where it is to stop, it is saved.
+    """
+    if collapse := run.health.look(run.step, figures):
+        if run.config.diagnosis.on_collapse == "stop":
+            save(run, None)
+        raise collapse
 
 
 async def begin(run: Run) -> None:
@@ -84,18 +106,25 @@ async def begin(run: Run) -> None:
         await evaluate_now(run)
 
 
-async def collect(run: Run, step: int) -> Harvest:
-    """The groups of a step; where they can't be had (a reward or its judge failed), the steps done so far are saved
-    before the error goes on."""
+@contextmanager
+def saved_at_failure(run: Run) -> Iterator[None]:
+    """Where a step fails before its end (a reward, a search, the loss), save the step before it, then go on failing."""
     try:
-        with run.clock("rollout"):
-            return await run.source.take(step)
+        yield
     except Exception as error:
         if run.step:
-            if checkpoint.steps(run.folder / "checkpoints")[-1:] != [run.step]:
-                save(run, None)
-            error.add_note(f"Step {run.step} is saved: mend the cause, then go on with --resume")
+            error.add_note(saved_before(run))
         raise
+
+
+def saved_before(run: Run) -> str:
+    """See that the last whole step is saved; what to tell of it."""
+    try:
+        if checkpoint.steps(run.folder / "checkpoints")[-1:] != [run.step]:
+            save(run, None)
+    except CheckpointError as reason:
+        return f"Step {run.step} could not be saved: {reason}"
+    return f"Step {run.step} is saved: mend the cause, then go on with --resume"
 
 
 async def evaluate_and_save(run: Run) -> None:
@@ -183,16 +212,29 @@ def train_from_config(config: Config, *, resume: bool = False) -> dict[str, Any]
 
     Raises:
         KeyboardInterrupt: the user asked to stop; a checkpoint of the last whole step is saved.
+        CollapseError: the policy collapsed, and diagnosis.on_collapse says to stop, or it was taken back before.
     """
-    with RunFolder.open(Path(config.run.dir), config, resume=resume) as folder, Interrupt() as interrupt:
-        run = open_run(config, folder.path, interrupt, resume=resume)
-        try:
-            asyncio.run(train(run))
-        finally:
-            run.tracker.close()
+    path = Path(config.run.dir)
+    config = with_retries(path, config) if resume else config
+    with RunFolder.open(path, config, resume=resume) as folder, Interrupt() as interrupt:
+        step, again = attempt(config, folder, interrupt, resume=resume)
+        while again:
+            step, again = attempt(again, folder, interrupt, resume=True)
         if interrupt.asked:
             raise KeyboardInterrupt
-    return {"dir": config.run.dir, "step": run.step, "eval": read_summary(folder.path, run.step)}
+    return {"dir": config.run.dir, "step": step, "eval": read_summary(path, step)}
+
+
+def attempt(config: Config, folder: RunFolder, interrupt: Interrupt, *, resume: bool) -> tuple[int, Config | None]:
+    """Train to the end, an interrupt or a collapse: the last step, and what to go on with where it was taken back."""
+    run = open_run(config, folder.path, interrupt, resume=resume)
+    try:
+        asyncio.run(train(run))
+    except CollapseError as collapse:
+        return run.step, take_back(folder, config, run.step, collapse)
+    finally:
+        run.tracker.close()
+    return run.step, None
 
 
 def read_summary(folder: Path, step: int) -> Summary:
@@ -232,6 +274,7 @@ def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool
         held_out,
         here.retriever,
         Fanout(build.trackers(config, folder, config.train.steps)),
+        Health(folder, config),
         interrupt,
         step,
     )

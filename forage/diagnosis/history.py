@@ -28,7 +28,7 @@ class Column:
         self.steps.append(step)
         self.values.append(value)
         last = self.values[-self.window :]
-        self.means.append(math.fsum(last) / len(last))
+        self.means.append(sum(last) / len(last))
         if len(self.means) > EARLIEST:
             here = len(self.means) - 1
             self.highest = here if self.means[here] > self.means[self.highest] else self.highest
@@ -60,17 +60,17 @@ class Column:
         return math.sqrt(_error(then) + _error(self.values[-self.window :]))
 
     def left(self, level: float, above: bool = True) -> int:
-        """The first step of the current window, or an earlier one: the last whose mean was still beyond `level`."""
+        """The first step of the current window, or an earlier one: after the last mean that was beyond `level`."""
         start = self.steps[-self.window :][0]
         good = [step for step, mean in zip(self.steps, self.means, strict=True) if (mean >= level) == above]
-        return min(start, good[-1]) if good else start
+        return min(start, good[-1] + 1) if good else start
 
 
 def _error(values: Sequence[float]) -> float:
     """The square of the standard error of a mean, from what follows what, so that a trend counts for little."""
     if len(values) < 2:
         return 0.0
-    return math.fsum((b - a) ** 2 for a, b in pairwise(values)) / (2 * (len(values) - 1) * len(values))
+    return sum((b - a) * (b - a) for a, b in pairwise(values)) / (2 * (len(values) - 1) * len(values))
 
 
 class History:
@@ -99,7 +99,11 @@ class History:
     def column(self, name: str) -> Column | None:
         """A metric that has a whole window of values, some of them recent."""
         column = self._columns.get(name)
-        if column is None or len(column.values) < self._window or column.steps[-1] <= self.step - self._window:
+        if (
+            column is None
+            or len(column.values) <= max(self._window - 1, EARLIEST)
+            or column.steps[-1] <= self.step - self._window
+        ):
             return None
         return column
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forage.errors import RunFolderError
+from forage.health import rollbacks
 
 Row = dict[str, float]
 _EVAL = re.compile(r"step-(\d{6,})(-\w+)?")
@@ -39,6 +40,7 @@ class RunData:
     probes: list[Evaluation]  # with others: another search engine, other data
     trajectories: list[Path]
     tokenizer: Path | None
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)  # the times that the run was taken back
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -85,6 +87,7 @@ def read_run(run: Path) -> RunData:
         probes=probes,
         trajectories=sorted(run.glob("trajectories/step-*.jsonl.zst")),
         tokenizer=_tokenizer(run),
+        rollbacks=rollbacks(run),
     )
     data.missing += _missing(data)
     return data
@@ -157,6 +160,11 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables; none where it is missing or no TOML."""
+    return _toml(_text(path))
 
 
 def _toml(text: str) -> dict[str, Any]:

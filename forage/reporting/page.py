@@ -12,6 +12,7 @@ from forage.reporting.charts import Chart, Series, line_chart
 from forage.reporting.curves import Panel
 from forage.reporting.episodes import script_json
 from forage.reporting.folder import RunData
+from forage.reporting.health import health_section
 from forage.reporting.overview import Side
 
 POLICY = (
@@ -27,6 +28,7 @@ def page(
     charts = {f"c{i}": panel.chart.hover for i, panel in enumerate(panels)} | {"ct": times.hover if times else {}}
     sections = [
         ("results", "Results", _results(data, compared)),
+        ("health", "Health", health_section(data)),
         ("curves", "Curves", _curves(panels, flat)),
         ("time", "Time", _time(data, times)),
         ("episodes", "Episodes", _episodes(compared, episodes)),

@@ -22,7 +22,7 @@ def stage():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, stage):
     root = tmp_path_factory.mktemp("runs")
-    more = {"stage": stage, "questions": 40, "steps": 30, "trajectory_steps": ()}
+    more = {"stage": stage, "questions": 24, "steps": 30, "trajectory_steps": ()}
     for seed in (0, 1):
         write_run(root / f"grpo-seed{seed}", seed=seed, skill=0.95, **more)
         write_run(root / f"small-seed{seed}", seed=seed, skill=0.3, settings=["rollout.samples=4"], **more)
@@ -74,7 +74,7 @@ def test_every_run_says_what_it_came_to(whole):
 
 def test_arms_are_tested_on_the_same_questions(whole):
     (test,) = compare(every(whole)).as_json()["tests"]
-    assert (test["a"], test["b"], test["method"], test["n"]) == ("grpo", "small", "bootstrap", 40)
+    assert (test["a"], test["b"], test["method"], test["n"]) == ("grpo", "small", "bootstrap", 24)
     assert test["difference_ci"][0] < test["difference"] < test["difference_ci"][1] < 0
     assert test["difference_ci_seeds"][0] < test["difference_ci"][0]
     assert test["p"] == test["p_holm"] < 0.01
@@ -105,7 +105,7 @@ def test_other_questions_are_not_compared_and_it_is_said(root, tmp_path):
     found = compare(every(root))
     (test,) = found.as_json()["tests"]
     assert test.keys() == {"a", "b", "refused"}
-    assert "asked different questions: 40 and 40, 39 of them the same" in test["refused"]
+    assert "asked different questions: 24 and 24, 23 of them the same" in test["refused"]
     assert "No test: " in page_of(root, tmp_path)
 
 
@@ -201,3 +201,15 @@ def test_rewards_are_drawn_by_episodes_where_steps_differ_in_them(whole, tmp_pat
     assert "Reward by episodes" in page_of(whole, tmp_path)
     same = write_comparison(compare([whole / "grpo-seed0", whole / "grpo-seed1"]), tmp_path / "p.html").read_text()
     assert "Reward by episodes" not in same
+
+
+def test_the_headline_names_what_cannot_be_told_apart(whole, root, tmp_path):
+    same = shutil.copytree(root / "grpo-seed0", root / "twin")
+    (same / "config.toml").write_text((same / "config.toml").read_text().replace("lr = 0.0005", "lr = 0.0004"))
+    runs = [root / "small-seed0", root / "grpo-seed0", same]
+    html = write_comparison(compare(runs), tmp_path / "p.html").read_text()
+    assert re.search(
+        r"<h1>grpo-seed0 is highest, <strong>[\d.]+%</strong>; twin cannot be told apart from it</h1>", html
+    )
+    html = write_comparison(compare(runs[1:]), tmp_path / "p.html").read_text()
+    assert "but not clearly so</h1>" in html

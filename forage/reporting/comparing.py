@@ -62,7 +62,7 @@ def headline(arms: Sequence[Arm], contests: Sequence[Contest]) -> str:
     best = max(arms, key=lambda arm: arm.em.value)
     first = f"{escape(best.name)} is highest, <strong>{percent(best.em.value)}</strong>"
     refused = any(one.refused for one in contests if best.name in (one.a, one.b))
-    equal = _not_below(best, contests)
+    equal = _not_below(best, arms, contests)
     others = len(arms) - 1
     if refused:
         return f"{first}; not all arms were asked the same questions"
@@ -73,10 +73,12 @@ def headline(arms: Sequence[Arm], contests: Sequence[Contest]) -> str:
     return f"{first}; {_listed(equal)} cannot be told apart from it"
 
 
-def _not_below(best: Arm, contests: Sequence[Contest]) -> list[str]:
-    """Arms that no test puts below the best."""
-    of_best = [(one, one.a == best.name) for one in contests if best.name in (one.a, one.b)]
-    return [one.b if first else one.a for one, first in of_best if one.verdict != (-1 if first else 1)]
+def _not_below(best: Arm, arms: Sequence[Arm], contests: Sequence[Contest]) -> list[str]:
+    """Arms that no test puts below the best, nearest first."""
+    below = {one.b for one in contests if one.a == best.name and one.verdict == -1}
+    below |= {one.a for one in contests if one.b == best.name and one.verdict == 1}
+    others = sorted((arm for arm in arms if arm is not best), key=lambda arm: -arm.em.value)
+    return [arm.name for arm in others if arm.name not in below]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -168,6 +168,8 @@ class Algorithm:
     """rounds of other questions a step may play, where groups are refilled"""
     leave_out: list[Literal["context_full", "no_answer"]] = field(default_factory=list)
     """episodes that ended so are rewarded, but not learned from"""
+    train_on_everything: bool = False
+    """learn what was shown too (passages, retry texts), as if it had been sampled: to measure what the mask is worth"""
     advantage: Advantage = field(default_factory=Advantage)
     loss: Loss = field(default_factory=Loss)
 

@@ -229,3 +229,46 @@ def test_supervised_learning_has_nothing_to_correct():
     config = load("smoke", ["learner.correction=token"])
     with pytest.raises(ConfigError, match="leave it out"):
         build.learner(config, build.policy(config), loss=NegativeLogLikelihood(), updates=1)
+
+
+class Listening(ClipLoss):
+    """Keeps the gradient that each token's logprob gets."""
+
+    def __call__(self, logprobs_BT, batch):
+        self.grads = []
+        logprobs_BT.register_hook(self.grads.append)
+        self.batch = batch
+        return super().__call__(logprobs_BT, batch)
+
+
+@pytest.mark.parametrize(
+    "options", [{"old_logprobs": "sampled"}, {"old_logprobs": "recomputed"}, {"correction": "token"}]
+)
+def test_observed_tokens_are_learned_only_without_the_mask(options):
+    groups = groups_of(seed=2, rewards=[[1, 0, 0]] * 3)
+    masked, open_ = learner_of(Listening(), **options), learner_of(Listening(), **options)
+    asyncio.run(masked.update(scored(masked, groups)))
+    observed_BT = ~masked.loss.batch.acted_BT
+    assert not masked.loss.grads[0][observed_BT].any()
+    batch = scored(open_, groups, everything=True)
+    asyncio.run(open_.update(batch))
+    shown_BT = batch.acted_BT & ~batch.sampled_BT
+    assert shown_BT.any()
+    assert open_.loss.grads[0][shown_BT].all()
+    prompt_BT = batch.acted_BT.cumsum(1) == 0
+    assert not open_.loss.grads[0][prompt_BT].any()
+
+
+@pytest.mark.parametrize("minibatch_questions", [0, 1])
+def test_what_was_never_sampled_has_the_learner_s_own_logprobs(minibatch_questions):
+    learner = learner_of(Listening(), correction="token", minibatch_questions=minibatch_questions)
+    groups = groups_of(seed=2)
+    batch = scored(learner, groups, everything=True)
+    sampled = scored(learner_of(old_logprobs="sampled"), groups)
+    metrics = asyncio.run(learner.update(batch))
+    seen = learner.loss.batch  # of the last optimizer step
+    shown_BT = seen.acted_BT & ~seen.sampled_BT
+    assert torch.equal(seen.sampled_logprobs_BT[shown_BT], seen.old_logprobs_BT[shown_BT])
+    first = groups if minibatch_questions == 0 else groups[:1]
+    assert metrics["policy/mismatch"][1] == sum(sum(t.acted) for group in first for t in group.trajectories)
+    assert metrics["correction/weight"][1] == batch.acted_tokens > sampled.acted_tokens

@@ -63,10 +63,11 @@ class LocalEngine:
         max_tokens: longest context of an episode, prompt and all turns included.
         dtype: of weights and activations ("bfloat16" is fast where the processor has bfloat16 products).
         prefill_tokens: most tokens prefilled in one forward; bounds the memory of activations.
-        kernels: what is done between matrix products: in torch, or compiled by numba (extra `fast`), which needs a CPU
-            and decodes about half as fast again. "auto" is numba where it is installed and the device is a CPU.
         lockstep: tick only when every admitted session waits for tokens, so that the schedule, and with it every bit,
             is a function of admission order and tokens alone. Otherwise slow searches overlap with decoding.
+        kernels: what is done between matrix products: in torch, or compiled by numba (extra `fast`), which needs a CPU
+            and reads no padding. "auto" is numba where it is installed and the device is a CPU. The two differ in the
+            last bits.
 
     Raises:
         ConfigError: the model is not one that is computed exactly here; the message names what is. Or numba is asked

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from forage.configure import load
-from forage.errors import RunFolderError
+from forage.errors import ConfigError, RunFolderError, TrainingError
 from forage.records import read_records
 from forage.training import train_from_config
 
@@ -122,6 +122,30 @@ def test_groups_of_every_kind_go_on_as_if_nothing_had_been(tmp_path, settings):
     train_from_config(config(halved, *settings, "train.steps=2"))
     train_from_config(config(halved, *settings, "train.steps=4"), resume=True)
     assert rows(halved) == rows(whole)
+
+
+def test_steps_without_any_signal_go_by(tmp_path):
+    folder = tmp_path / "run"
+    refill = ["algorithm.equal_groups=refill", "algorithm.max_refills=1", "reward=odd_parts:nothing"]
+    train_from_config(config(folder, *refill, "train.steps=2"))
+    assert [row["groups/missing"] for row in rows(folder)] == [3, 3]
+    assert [row["groups/played"] for row in rows(folder)] == [6, 6]
+    assert [row["groups/failed"] for row in rows(folder)] == [1.0, 1.0]
+
+
+def test_refilling_is_refused_where_groups_of_equal_rewards_teach(tmp_path):
+    with pytest.raises(ConfigError, match="remax"):
+        train_from_config(config(tmp_path / "run", "algorithm.equal_groups=refill", "algorithm.advantage=remax"))
+
+
+@pytest.mark.parametrize(("minibatch", "saved"), [(0, ["step-000004"]), (1, [])])
+def test_the_step_before_a_broken_loss_is_saved_if_weights_are_whole(tmp_path, minibatch, saved):
+    folder = tmp_path / "run"
+    broken = ["algorithm.loss=odd_parts:Bursting", "algorithm.equal_groups=keep", "train.save_every=0"]
+    with pytest.raises(TrainingError) as failed:
+        train_from_config(config(folder, *broken, f"learner.minibatch_questions={minibatch}"))
+    assert sorted(path.name for path in (folder / "checkpoints").glob("step-*")) == saved
+    assert ("is saved" if saved else "could not be saved") in failed.value.__notes__[0]
 
 
 def test_ctrl_c_saves_the_step_and_exits_with_130(tmp_path):

@@ -129,6 +129,7 @@ class LocalLearner:
         self._compute = compute_twin(policy.model, policy.dtype)
         self._reference = frozen_copy(policy.model, policy.dtype) if self.kl else None
         self._watch = Watch()
+        self._whole = True  # whether the weights are those after a whole update
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
 
     async def score(self, batch: Batch) -> Batch:
@@ -165,7 +166,13 @@ class LocalLearner:
             yield name, weight.detach()
 
     def save(self, folder: Path) -> None:
-        """Write weights (`model/`, a Hugging Face folder), optimizer, counters and critic into an existing folder."""
+        """Write weights (`model/`, a Hugging Face folder), optimizer, counters and critic into an existing folder.
+
+        Raises:
+            CheckpointError: the last update failed after some of its optimizer steps.
+        """
+        if not self._whole:
+            raise CheckpointError("the last update failed after some of its optimizer steps")
         (folder / "model").mkdir()
         self.policy.write(folder / "model")
         torch.save(self._optimizers.state_dict(), folder / "optimizer.pt")
@@ -251,6 +258,7 @@ class LocalLearner:
         if self.kl:
             add(metrics, self.kl.follow(batch))
         self.step += 1
+        self._whole = True
         return metrics
 
     @property
@@ -265,6 +273,7 @@ class LocalLearner:
         alone = teaches and self.step < self.critic.warmup_steps
         metrics: Metrics = {} if alone else self._policy_step(micros, weigh, first=first)
         if teaches:
+            self._whole = False
             add(metrics, self.critic.learn(micros, weigh, self._compute, alone=alone))
         return metrics
 
@@ -275,6 +284,7 @@ class LocalLearner:
         """A gradient that is not finite is thrown away and counted."""
         metrics: Metrics = {}
         self._watch([self._accumulate(micro, weigh, metrics, first=first) for micro in micros])
+        self._whole = False
         norm, finite = self._optimizers.clip_and_step(self.max_grad_norm, self._factor)
         if finite:
             refresh(self._compute, self.policy.model)

@@ -91,6 +91,14 @@ def select(batch: Batch, rows_R: Tensor) -> Batch:
     return Batch(**columns)
 
 
+def chosen(batch: Batch) -> Batch:
+    """The rows that have an advantage, as if there were no others: a loss is a mean over their tokens, and the others
+    cost no forward. Groups are numbered anew, so that a minibatch of questions counts those with such rows."""
+    part = select(batch, _present(batch.advantages_BT).ne(0).any(1).nonzero().flatten())
+    group_B = torch.unique(part.group_B, return_inverse=True)[1]
+    return replace(part, group_B=group_B, tokens_G=None, rows_G=None, acted_tokens=int(part.acted_BT.sum()))
+
+
 def minibatches(batch: Batch, questions: int) -> list[Batch]:
     """The batch in parts of `questions` groups, in order; 0 means one part.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forage import build, checkpoint
-from forage.batch import collate
+from forage.batch import chosen, collate
 from forage.config import Config
 from forage.errors import CheckpointError, CollapseError
 from forage.evaluation import SUMMARY, Summary, evaluate
@@ -56,6 +56,11 @@ class Run:
             return False  # what each token pays differs
         return self.config.algorithm.equal_groups != "keep" and self.advantage.group_relative
 
+    @property
+    def chooses(self) -> bool:
+        """Whether rows without an advantage are left out of what is learned, and of its counts."""
+        return bool(getattr(self.advantage, "chooses", False))
+
     def remaining_steps(self) -> Iterator[int]:
         """The steps still to do; ends early, after a whole step, when the user interrupts."""
         while self.step < self.config.train.steps and not self.interrupt.asked:
@@ -76,7 +81,7 @@ async def train(run: Run) -> None:
                 with run.clock("score"):
                     batch = run.advantage(await run.learner.score(batch), reduce=lambda total: total)
                 with run.clock("update"):
-                    metrics = await run.learner.update(batch)
+                    metrics = await run.learner.update(chosen(batch) if run.chooses else batch)
             with run.clock("sync"):
                 await run.weights.push(version=step)
         run.step = step

@@ -90,7 +90,7 @@ def test_every_link_leads_to_a_section(whole):
     tags = Tags(page(whole)).tags
     links = {attrs["href"][1:] for tag, attrs in tags if tag == "a"}
     assert links == {attrs["id"] for tag, attrs in tags if tag == "section"}
-    assert links == {"results", "curves", "time", "episodes", "training", "settings"}
+    assert links == {"results", "health", "curves", "time", "episodes", "training", "settings"}
 
 
 def test_the_same_run_gives_the_same_page(run):

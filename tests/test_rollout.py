@@ -109,3 +109,15 @@ def test_seeds_differ_by_every_part_of_the_stream_and_never_change():
 def test_a_turn_knows_how_much_of_it_stood_beside_its_action():
     trajectory, _ = play(["<think> hm</think><search> Rome</search>", "no tags", "<answer> Italy</answer>"])
     assert [turn.thought_tokens for turn in trajectory.turns] == [len("<think> hm</think>"), None, 0]
+
+
+@pytest.mark.parametrize("says", ["<search> Rome</search>", "<think> hm</think><answer> Italy</answer>"])
+def test_reasoning_alone_never_searches(says):
+    retriever = DictionaryRetriever({"Rome": [ROME]})
+    renderer = TagRenderer(TOKENIZER, template="reason")
+    rollout = Rollout(ScriptedEngine([says], TOKENIZER), renderer, retriever, 1, Limits(max_searches=0))
+    trajectory = asyncio.run(rollout.episode(QUESTION))
+    assert retriever.calls == []
+    assert (trajectory.searches, len(trajectory.turns)) == (0, 1)
+    assert trajectory.stop is (StopReason.NO_ANSWER if "search" in says else StopReason.ANSWERED)
+    assert spans(trajectory)[-1] == (1, 0, says)

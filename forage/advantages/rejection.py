@@ -16,7 +16,8 @@ from forage.types import Batch
 class Rejection:
     """A = 1 where the reward is at least `threshold`, else 0 (rejection sampling, as in arXiv 2308.01825).
 
-    With the loss `nll` this is fine-tuning on the policy's own right samples, again in each step.
+    With the loss `nll` this is fine-tuning on the policy's own right samples, again in each step. Samples that are not
+    learned are left out of the batch and of its counts, so that the loss is a mean over learned tokens.
 
     Args:
         threshold: least reward of a sample that is learned; by default any reward above 0. 1 keeps exact matches.
@@ -25,6 +26,7 @@ class Rejection:
 
     needs: frozenset[str] = frozenset()
     group_relative = False
+    chooses = True
 
     def __init__(self, *, threshold: float = 1e-6, per_question: Count = 0) -> None:
         self.threshold = threshold

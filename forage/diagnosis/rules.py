@@ -238,7 +238,7 @@ RULES = (
     Rule(
         "reward_falls", True, reward_falls, f"{SLOWER}, add learner.kl_coef, or take larger steps of rollout.questions."
     ),
-    Rule("right_answers_fade", True, right_answers_fade, f"{SLOWER}, or make one optimizer step a batch."),
+    Rule("right_answers_fade", True, right_answers_fade, f"{SLOWER}, or take algorithm.loss=llds."),
     Rule("signal_lost", True, signal_lost, f"{SLOWER}, and look at the episodes: forage report."),
     Rule("searches_given_up", True, searches_given_up, "Look for answers from memory; lower learner.lr."),
     Rule("cut_off", True, cut_off, f"{SLOWER}; if turns are cut short, raise rollout.max_turn_tokens or max_tokens."),

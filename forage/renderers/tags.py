@@ -33,8 +33,9 @@ class TagRenderer:
     Questions and passages are neutralised (see `forage.renderers.neutralise`).
 
     Args:
-        template: `default` (instructions for a pretrained model), `short` (nearly none, for a tiny one), or a TOML file
-            with your own wording; docs/templates.md says what it holds.
+        template: `default` (instructions for a pretrained model), `short` (nearly none, for a tiny one), `reason` (not
+            a word of searching, for rollout.max_searches=0), or a TOML file with your own wording; docs/templates.md
+            says what it holds.
         chat: `auto` sends the prompt as one user message through the tokenizer's chat template, where it has one;
             `never` takes plain text.
         bos: `auto` puts a BOS before plain text where the tokenizer adds one by itself (Llama does, Qwen and GPT-2

@@ -49,7 +49,7 @@ def test_a_template_that_can_not_be_used_is_refused(tmp_path, more, changed, mes
 
 
 def test_an_unknown_name_lists_what_is_shipped():
-    with pytest.raises(ConfigError, match="neither a file nor one of default, short"):
+    with pytest.raises(ConfigError, match="neither a file nor one of default, reason, short"):
         load_template("long")
 
 
@@ -57,3 +57,17 @@ def test_an_unknown_name_lists_what_is_shipped():
 def test_a_passage_layout_with_a_marker_is_refused(tmp_path, layout):
     with pytest.raises(ConfigError, match="no tag or marker"):
         TagRenderer(ByteTokenizer(), template=written(tmp_path, passage=f'"{layout}"'))
+
+
+@pytest.mark.parametrize("text", ["prompt", "found", "passage", "retry"])
+def test_reasoning_alone_speaks_of_no_search(text):
+    assert "search" not in getattr(load_template("reason"), text).lower()
+    assert not any("search" in note.lower() for note in load_template("reason").notes.values())
+
+
+def test_the_prompt_of_reasoning_alone_asks_the_question():
+    renderer = TagRenderer(ByteTokenizer(), template="reason")
+    prompt = ByteTokenizer().decode(renderer.prompt("Where is Rome?"))
+    assert prompt.rstrip().endswith("Question: Where is Rome?")
+    assert "<answer>" in prompt
+    assert "</answer>" not in prompt

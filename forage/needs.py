@@ -44,8 +44,9 @@ def _weights(config: Config, parameters: float) -> str:
     options = config.learner.options
     learner = MASTER + MOMENTS + GRADIENT + (width if width < MASTER else 0)
     reference = width if options.get("kl_coef") else 0
+    critic = learner if config.critic.kind == "own" else 0
     engine = WIDTH.get(str(config.engine.options.get("dtype")), width)
-    parts = {"weights, gradients and optimizer": learner, "engine": engine, "reference": reference}
+    parts = {"weights, gradients and optimizer": learner, "engine": engine, "reference": reference, "critic": critic}
     listed = ", ".join(f"{_gb(parameters * size)} {name}" for name, size in parts.items() if size)
     return f"{parameters / 1e9:.2g}B parameters: {_gb(parameters * sum(parts.values()))} of memory ({listed})"
 

@@ -47,8 +47,8 @@ class NoCritic:
         """What its forward and backward passes are to stand in."""
         return nullcontext()
 
-    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any) -> Batch:  # noqa: ARG002
-        """Fill in `values_BT`; `policy` is the model that computes."""
+    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, once: bool = False) -> Batch:  # noqa: ARG002
+        """Fill in `values_BT`; `policy` is the model that computes, `once` says that one optimizer step will follow."""
         return batch
 
     def term(self, micro: MicroBatch, hidden_MD: Tensor, weigh: Weigh) -> tuple[Tensor | float, Metrics]:  # noqa: ARG002
@@ -157,6 +157,8 @@ class OwnCritic(_Critic):
 
     Args:
         path: model or run whose trunk it begins with; empty: the policy's own.
+        keep_tokens: packed tokens whose activations are kept from judging a batch to learning from it, where one
+            optimizer step follows: computed once instead of twice, for their memory. 0: none.
     """
 
     def __init__(
@@ -168,36 +170,55 @@ class OwnCritic(_Critic):
         max_grad_norm: float = 1.0,
         *,
         path: str = "",
+        keep_tokens: int = 32_768,
     ) -> None:
         trunk = _trunk(policy, path)
         module = nn.ModuleDict({"trunk": trunk, "head": _head(trunk.config, policy.model)})
         super().__init__(module, lr, warmup_steps, value_clip, max_grad_norm)
         self._compute = compute_twin(trunk, policy.dtype)
+        self._keep_tokens = keep_tokens
+        self._kept: list[tuple[MicroBatch, Tensor]] = []  # the first micro-batches that were judged, with their values
 
     def attending(self) -> AbstractContextManager[None]:
         """Its trunk attends packed rows."""
         return attend_packed(self._compute)
 
-    @torch.no_grad()
-    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any) -> Batch:  # noqa: ARG002
-        """Fill in `values_BT`."""
-        values_BT = spread_over(batch, [self._values(states(self._compute, micro)) for micro in micros])
-        return replace(batch, values_BT=values_BT)
+    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, once: bool = False) -> Batch:  # noqa: ARG002
+        """Fill in `values_BT`; where one optimizer step follows, what it will differentiate is kept."""
+        self._kept, room, pieces = [], self._keep_tokens if once else 0, []
+        for micro in micros:
+            room -= len(micro.tokens_N)
+            with torch.set_grad_enabled(room >= 0):
+                values_M = self._values(states(self._compute, micro))
+            self._kept += [(micro, values_M)] if room >= 0 else []
+            pieces.append(values_M.detach())
+        return replace(batch, values_BT=spread_over(batch, pieces))
 
     def learn(self, micros: Sequence[MicroBatch], weigh: Weigh, policy: Any, *, alone: bool) -> Metrics:  # noqa: ARG002
         """One optimizer step on its own loss."""
         metrics: Metrics = {}
+        kept, self._kept = self._kept[::-1], []
         for micro in micros:
-            loss, more = self._loss(micro, self._values(states(self._compute, micro)), weigh)
+            loss, more = self._loss(micro, self._judged(micro, kept), weigh)
             loss.backward()  # type: ignore[no-untyped-call]
             add(metrics, more)
         add(metrics, self._step())
         refresh(self._compute, self.module["trunk"])
         return metrics
 
+    def _judged(self, micro: MicroBatch, kept: list[tuple[MicroBatch, Tensor]]) -> Tensor:
+        """Values [M] to be differentiated: those kept of the same rows, which are taken out, or computed anew."""
+        if kept and torch.equal(kept[-1][0].tokens_N, micro.tokens_N):
+            same, values_M = kept.pop()
+            if torch.equal(same.before_M, micro.before_M):
+                return values_M
+        kept.clear()
+        return self._values(states(self._compute, micro))
+
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote, to the bit."""
         super().load(folder)
+        self._kept = []
         refresh(self._compute, self.module["trunk"])
 
     def adopt(self, folder: Path) -> None:
@@ -228,7 +249,7 @@ class SharedCritic(_Critic):
         self._coef = coef
 
     @torch.no_grad()
-    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any) -> Batch:
+    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, once: bool = False) -> Batch:  # noqa: ARG002
         """Fill in `values_BT` from the policy's hidden states."""
         return replace(batch, values_BT=spread_over(batch, [self._values(states(policy, micro)) for micro in micros]))
 

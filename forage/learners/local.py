@@ -219,19 +219,23 @@ class LocalLearner:
         return gap
 
     def _score(self, batch: Batch) -> Batch:
-        if self.recompute_old is None and batch.acted_BT.any():
+        just_sampled_BT = batch.acted_BT & (batch.version_BT == self.step)  # older tokens differ for another reason
+        if self.recompute_old is None and just_sampled_BT.any():
             self._check_logprobs(batch)
         if self._scores_old(batch):
             batch = settle(batch, self._logprobs(self._compute, batch), recompute=bool(self.recompute_old))
         if self.kl:
             batch = self.kl.penalise(replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch)))
         with attend_packed(self._compute), self.critic.attending():
-            return self.critic.judge(batch, self._micro_batches(batch), self._compute)
+            return self.critic.judge(batch, self._micro_batches(batch), self._compute, once=self._steps_once(batch))
+
+    def _steps_once(self, batch: Batch) -> bool:
+        """Whether the update of a batch is one optimizer step."""
+        return not 0 < self.minibatch_questions < len(counts(batch)[0])
 
     def _scores_old(self, batch: Batch) -> bool:
         """Whether the learner's logprobs are wanted before the update; in its first optimizer step they come free."""
-        several_steps = 0 < self.minibatch_questions < len(counts(batch)[0])
-        early = several_steps or (self.kl is not None and self.kl.in_reward)
+        early = not self._steps_once(batch) or (self.kl is not None and self.kl.in_reward)
         return early and (bool(self.recompute_old) or batch.sampled_BT is not None)
 
     @torch.no_grad()

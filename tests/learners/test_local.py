@@ -282,6 +282,17 @@ def test_sampled_logprobs_serve_where_engine_and_learner_agree():
     assert asyncio.run(learner.score(exact)).old_logprobs_BT is None
 
 
+def test_only_tokens_of_the_newest_weights_tell_whether_engine_and_learner_agree():
+    batch = collate(groups_of())
+    learner = LocalLearner(tiny_policy(), ClipLoss())
+    learner.step = int(batch.version_BT.max()) + 1
+    assert asyncio.run(learner.score(batch)).old_logprobs_BT is None
+    assert learner.recompute_old is None
+    learner.step -= 1
+    asyncio.run(learner.score(batch))
+    assert learner.recompute_old
+
+
 def test_a_cancelled_update_ends_whole():
     learner = LocalLearner(tiny_policy(), NegativeLogLikelihood(), lr=1e-2)
     before = [weight.clone() for _, weight in learner.weights()]

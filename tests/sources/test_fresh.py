@@ -1,11 +1,13 @@
 """Groups of a step: which questions, in which order, what is left of them, what is played in their place."""
 
 import asyncio
+from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forage.batch import collate, minibatches
 from forage.errors import CheckpointError, RetrieverError, RewardError, TrainingError
 from forage.renderers.tags import TagRenderer
 from forage.rewards.em import ExactMatch
@@ -216,6 +218,18 @@ def test_a_group_that_gets_too_small_is_gone(smallest, sizes):
     assert sorted(len(group.trajectories) for group in harvest.groups) == sizes
     assert sum(len(group.scores) for group in harvest.rewarded) == 6
     assert harvest.gone == 2 - len(sizes)
+
+
+def test_minibatches_count_the_questions_that_are_left():
+    starts = count()
+    script = lambda context, turn: "<think> hm" if turn or next(starts) % 3 == 2 else YES  # noqa: E731
+    fresh, _ = source(script=script, leave_out=[StopReason.NO_ANSWER], reward=Guess({"q1", "q3"}), max_refills=3)
+    (harvest,) = take(fresh, 1)
+    parts = minibatches(collate(harvest.groups), 1)
+    assert len(parts) == len(harvest.groups) == 2
+    assert harvest.refills > 0
+    assert [len(part.lengths_B) for part in parts] == [2, 2]
+    assert sum(part.acted_tokens for part in parts) == sum(sum(t.acted) for t in harvest.trajectories)
 
 
 def test_where_nothing_is_left_the_run_stops_and_says_why():

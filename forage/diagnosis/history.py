@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -51,26 +52,24 @@ class Column:
 
     def at(self, step: int) -> float | None:
         """The mean as it stood at a step; None before the first value."""
-        known = [mean for there, mean in zip(self.steps, self.means, strict=True) if there <= step]
-        return known[-1] if known else None
+        known = bisect_right(self.steps, step)
+        return self.means[known - 1] if known else None
 
     def noise(self, position: int) -> float:
-        """The standard error of the difference between the mean now and the one at a position."""
-        then = self.values[max(0, position + 1 - self.window) : position + 1]
-        return math.sqrt(_error(then) + _error(self.values[-self.window :]))
+        """The standard error of the difference between the mean now and the one at a position.
+
+        Estimated from what follows what, so that a trend counts for little, and without the largest jump, so that a
+        collapse doesn't hide itself.
+        """
+        jumps = sorted((b - a) * (b - a) for a, b in pairwise(self.values))[:-1]
+        variance = sum(jumps) / (2 * max(len(jumps), 1))
+        return math.sqrt(variance * (1 / min(position + 1, self.window) + 1 / min(len(self.values), self.window)))
 
     def left(self, level: float, above: bool = True) -> int:
         """The first step of the current window, or an earlier one: after the last mean that was beyond `level`."""
         start = self.steps[-self.window :][0]
         good = [step for step, mean in zip(self.steps, self.means, strict=True) if (mean >= level) == above]
         return min(start, good[-1] + 1) if good else start
-
-
-def _error(values: Sequence[float]) -> float:
-    """The square of the standard error of a mean, from what follows what, so that a trend counts for little."""
-    if len(values) < 2:
-        return 0.0
-    return sum((b - a) * (b - a) for a, b in pairwise(values)) / (2 * (len(values) - 1) * len(values))
 
 
 class History:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from forage.config import Diagnosis
 from forage.diagnosis.history import CUT_OFF, Column, History
 
-STANDS_OUT = 3.0  # standard errors that a change must have
+STANDS_OUT = 6.0  # standard errors that a change must have: it is looked for at every step, against the best of all
 KL_FLOOR = 1e-3  # nats a token: below it a KL is rounding, however fast it grows
 MADE_BEFORE, WRITTEN_BEFORE = 0.5, 4.0  # searches an episode and thought tokens a turn that can be given up
 AT_LIMIT = 0.95  # of the searches allowed
@@ -46,9 +46,11 @@ def reward_falls(run: History, limits: Diagnosis) -> Seen | None:
     if reward is None or reward.high <= 0:
         return None
     lost, enough = reward.high - reward.now, limits.reward_drop * reward.high
+    if lost < enough or lost < STANDS_OUT * reward.noise(reward.highest):
+        return None
     best = reward.steps[reward.highest]
     grown = [said for name in _WILD if (said := _grown(run, name, best, limits.rise))]
-    if lost < enough or lost < STANDS_OUT * reward.noise(reward.highest) or not (grown or lost >= 2 * enough):
+    if not (grown or lost >= 2 * enough):
         return None
     says = f"the mean reward fell from {reward.high:.3f} (step {best}) to {reward.now:.3f}"
     since = reward.left(reward.high - enough / 2)
@@ -71,7 +73,9 @@ def _grown(run: History, name: str, since: int, factor: float) -> str:
 def right_answers_fade(run: History, limits: Diagnosis) -> Seen | None:
     """Right answers become unlikely (a sign that comes before a collapse: arXiv 2512.04220)."""
     right = run.column("episode/right_logprob")
-    if right is None or right.high - right.now < max(limits.logprob_drop, STANDS_OUT * right.noise(right.highest)):
+    if right is None or right.high - right.now < limits.logprob_drop:
+        return None
+    if right.high - right.now < STANDS_OUT * right.noise(right.highest):
         return None
     return Seen(
         f"right answers became unlikely: from {right.high:.2f} to {right.now:.2f} nats a token",
@@ -84,7 +88,7 @@ def signal_lost(run: History, limits: Diagnosis) -> Seen | None:
     reward = run.column("reward/mean")
     if reward is None or _failed(run, limits) < NEARLY_ALL:
         return None
-    if reward.high <= 2 * reward.noise(reward.highest) or reward.now > limits.reward_drop * reward.high:
+    if reward.high <= STANDS_OUT / 2 * reward.noise(reward.highest) or reward.now > limits.reward_drop * reward.high:
         return None
     return Seen(
         f"hardly any episode is rewarded (mean {reward.now:.3f}), where {reward.high:.3f} was reached "

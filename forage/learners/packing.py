@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -96,14 +96,16 @@ def _pack(batch: Batch, known: _Rows, rows: list[int]) -> MicroBatch:
     width, device = batch.tokens_BT.shape[1], batch.tokens_BT.device
     source_N = torch.empty(int(numbers[-1][-1]) + 1, dtype=torch.int64)  # where in the flat [B,T] a token comes from
     before_BT = torch.zeros(len(rows), width, dtype=torch.int64)
+    acted_BT = batch.acted_BT.cpu()
     for i, row_N in enumerate(numbers):
         source_N[row_N] = torch.arange(len(row_N)) + i * width
         before_BT[i, 1 : len(row_N)] = row_N[:-1]
+    where = layout(numbers, shared, long=LONG if device.type == "cpu" else math.inf)
     return MicroBatch(
         batch=batch,
         tokens_N=batch.tokens_BT.flatten()[source_N.to(device)],
         positions_N=(source_N % width).to(device),
-        where=layout(numbers, shared, long=LONG if device.type == "cpu" else math.inf).to(device),
+        where=replace(where, wanted=before_BT[acted_BT].unique()).to(device),
         before_M=before_BT.to(device)[batch.acted_BT],
         labels_M=batch.tokens_BT[batch.acted_BT],
     )

@@ -43,6 +43,7 @@ class Layout:
     token_of_query: Tensor  # int64 [all queries]: the same for queries
     query_of_token: Tensor  # int64 [N]: the query whose attention output is the token's
     copies: Copies  # shared prompts: their packed tokens, int64 [copies, P] of further slots
+    wanted: Tensor | None = None  # int64, no number twice: tokens whose final hidden state is read; None: all
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on `device`."""
@@ -58,6 +59,7 @@ class Layout:
             self.token_of_query.to(device),
             self.query_of_token.to(device),
             copies,
+            None if self.wanted is None else self.wanted.to(device),
         )
 
     @property

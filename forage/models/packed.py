@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,19 +27,21 @@ NAME = "forage_packed"
 
 
 def check_packable(model: Any) -> None:
-    """Compare the logits of two short rows, packed and plain.
+    """Compare the logits of two short rows, packed and plain, where they are wanted.
 
     Raises:
         ConfigError: they differ; this architecture does something else than causal attention and a linear head.
     """
     tokens_N = torch.arange(1, 8, device=model.device) % model.config.vocab_size
     rows = [torch.arange(0, 4), torch.arange(4, 7)]
-    where = layout(rows).to(model.device)
+    wanted = torch.tensor([1, 3, 4, 6], device=model.device)
+    where = replace(layout(rows).to(model.device), wanted=wanted)
     positions_N = torch.cat([torch.arange(len(row)) for row in rows]).to(model.device)
     with torch.no_grad(), attend_packed(model):
         packed = model.get_output_embeddings()(hidden_states(model, tokens_N, positions_N, where))
     with torch.no_grad():
         plain = torch.cat([model(input_ids=tokens_N[row][None], use_cache=False).logits[0] for row in rows])
+    packed, plain = packed[wanted], plain[wanted]
     if not torch.allclose(packed, plain, rtol=1e-3, atol=1e-3, equal_nan=True):
         difference = float((packed - plain).abs().max())
         raise ConfigError(
@@ -48,7 +51,8 @@ def check_packable(model: Any) -> None:
 
 
 def hidden_states(model: Any, tokens_N: Tensor, positions_N: Tensor, where: Layout) -> Tensor:
-    """Final hidden states [N,D] of a packed sequence. To be called inside `attend_packed`."""
+    """Final hidden states [N,D] of a packed sequence, right where the layout wants them. To be called inside
+    `attend_packed`."""
     output = model.base_model(
         input_ids=tokens_N[None], position_ids=positions_N[None], use_cache=False, forage_layout=where
     )
@@ -58,7 +62,8 @@ def hidden_states(model: Any, tokens_N: Tensor, positions_N: Tensor, where: Layo
 
 @contextmanager
 def attend_packed(model: Any) -> Iterator[None]:
-    """Route the model's attention through this file, while other users of the model keep their own.
+    """Route the model's attention through this file, while other users of the model keep their own; and leave out of
+    the last layer's MLP what nobody reads.
 
     It must cover the backward pass too: gradient checkpointing looks the attention up again there.
     """
@@ -68,10 +73,44 @@ def attend_packed(model: Any) -> Iterator[None]:
     config = model.config
     before = config._attn_implementation
     config._attn_implementation = NAME
+    hooks = _Narrow.hooks(model)
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         config._attn_implementation = before
+
+
+class _Narrow:
+    """The last layer's MLP on the wanted tokens alone, 0 for all others: most tokens of an episode are passages, whose
+    final states nobody reads. Its attention, just before, says which are wanted (when a checkpoint recomputes, too)."""
+
+    @classmethod
+    def hooks(cls, model: Any) -> list[Any]:
+        """Hooks on the last layer, where it is made of `self_attn` and `mlp`; none elsewhere."""
+        last = (list(getattr(model.base_model, "layers", None) or [None]))[-1]
+        if not (hasattr(last, "self_attn") and hasattr(last, "mlp")):
+            return []
+        narrow = cls()
+        return [
+            last.self_attn.register_forward_pre_hook(narrow.listen, with_kwargs=True),
+            last.mlp.register_forward_pre_hook(narrow.before),
+            last.mlp.register_forward_hook(narrow.after),
+        ]
+
+    def listen(self, _module: Any, _given: Any, options: dict[str, Any]) -> None:
+        self.where: Layout = options["forage_layout"]
+
+    def before(self, _module: Any, given: tuple[Tensor]) -> tuple[Tensor]:
+        return given if self.where.wanted is None else (given[0].index_select(1, self.where.wanted),)
+
+    def after(self, _module: Any, _given: Any, output: Tensor) -> Tensor:
+        if self.where.wanted is None:
+            return output
+        tokens = len(self.where.slot_of_token)
+        whole = output.new_zeros(1, tokens, output.shape[-1])
+        return whole.index_copy(1, self.where.wanted, output)
 
 
 def attention(

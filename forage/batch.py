@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -48,6 +49,7 @@ def collate(
         rewards_BT=_pad([_placed(row, score) for row, score in zip(rows, scores, strict=True)], torch.float32),
         group_B=torch.tensor([g for g, group in kept for _ in group.trajectories], dtype=torch.int64),
         baselines_B=_baselines([group for _, group in kept]),
+        gains_BT=_gains(rows),
         sampled_BT=_pad([row.acted for row in rows], torch.bool) if everything else None,
         tokens_G=torch.tensor([sum(sum(learned(row)) for row in group.trajectories) for group in groups]),
         rows_G=torch.tensor([len(group.trajectories) for group in groups]),
@@ -181,9 +183,27 @@ def _baselines(groups: Sequence[Group]) -> Tensor | None:
     return torch.tensor(known, dtype=torch.float32) if rewards and len(known) == len(rewards) else None
 
 
-def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
-    """Rows to one [B,T] tensor, 0 behind their ends (`version` too: such tokens are never read)."""
-    padded = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=dtype)
+def _gains(rows: Sequence[Trajectory]) -> Tensor | None:
+    """What each search gained, on the tokens that asked for it (those of its turn that are no thought); None where no
+    search was measured."""
+    if all(turn.gain is None for row in rows for turn in row.turns):
+        return None
+    return _pad([_gained(row) for row in rows], torch.float32, math.nan)
+
+
+def _gained(row: Trajectory) -> list[float]:
+    gains = [math.nan] * len(row.tokens)
+    for number, turn in enumerate(row.turns):
+        if turn.gain is not None:
+            asked = [t for t, (at, acted) in enumerate(zip(row.turn, row.acted, strict=True)) if at == number and acted]
+            for t in asked[turn.thought_tokens or 0 :]:
+                gains[t] = turn.gain
+    return gains
+
+
+def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, fill: float = 0) -> Tensor:
+    """Rows to one [B,T] tensor, `fill` behind their ends (`version` too: such tokens are never read)."""
+    padded = torch.full((len(rows), max(map(len, rows), default=0)), fill, dtype=dtype)
     for row, values in zip(padded, rows, strict=True):
         row[: len(values)] = torch.tensor(values, dtype=dtype)
     return padded

@@ -23,10 +23,11 @@ from forage.types import Question, StopReason
 
 if TYPE_CHECKING:
     from forage.datasets.fictional import Split
+    from forage.gain import Gain
     from forage.models.causal_lm import Policy
 
 log = logging.getLogger(__name__)
-COLUMNS = frozenset({"advantages_BT", "baselines_B", "old_logprobs_BT", "ref_logprobs_BT"})
+COLUMNS = frozenset({"advantages_BT", "baselines_B", "gains_BT", "old_logprobs_BT", "ref_logprobs_BT"})
 """Optional batch columns that a run without a critic can fill in."""
 
 
@@ -254,6 +255,16 @@ def source(
         max_refills=algorithm.max_refills if refill else None,
     )
     return BufferedSource(fresh, chosen.staleness) if chosen.staleness else fresh
+
+
+def gain(config: Config, writer: Renderer, trained: Any, estimator: AdvantageEstimator) -> Gain | None:
+    """What measures searches with the learner's policy, where the advantage estimator reads it."""
+    if "gains_BT" not in estimator.needs:
+        return None
+    from forage.gain import Gain
+
+    others = getattr(estimator, "others", 3)
+    return Gain(writer, limits(config), trained.logprobs, seed=config.run.seed, others=others)
 
 
 def trackers(config: Config, folder: Path, steps: int) -> list[Tracker]:

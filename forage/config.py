@@ -131,7 +131,7 @@ class Advantage(Part):
 
     kind: str = "grpo"
     """grpo, dr_grpo, rloo, reinforce, reinforce_pp, reinforce_pp_baseline, remax, gae, gae_all_tokens, gigpo,
-    turn_credit, rejection (docs/algorithms.md), or package.module:Class"""
+    turn_credit, ig_search, rejection (docs/algorithms.md), or package.module:Class"""
 
 
 @dataclass(slots=True)

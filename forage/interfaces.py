@@ -66,6 +66,10 @@ class Renderer(Protocol):
         """What the policy is shown after a turn; empty where not even one without a passage fits `max_tokens`."""
         ...
 
+    def answer(self, text: str) -> tuple[list[int], list[int]]:
+        """How the policy would answer with `text`: the tokens that open an answer, and those of the text."""
+        ...
+
 
 class Index(Protocol):
     """A synchronous retriever, such as an index in memory; `forage.retrievers.gather.Gather` makes it a `Retriever`."""

@@ -64,6 +64,12 @@ def _thoughts(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     return {"episode/thought_tokens": mean(told)} if told else {}
 
 
+def _gains(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """What searches were worth; nothing where none was measured."""
+    gains = [turn.gain for t in trajectories for turn in t.turns if turn.gain is not None]
+    return {"gain/mean": mean(gains), "gain/positive": mean([gain > 0 for gain in gains])} if gains else {}
+
+
 def _right_logprob(groups: Sequence[Group]) -> dict[str, float]:
     """Mean sampled logprob of a token over the episodes with their group's best reward, where that is above 0."""
     right = [
@@ -88,6 +94,7 @@ def harvest_metrics(harvest: Harvest, *, version: int = 0) -> dict[str, float]:
     baselines = [group.baseline for group in harvest.groups + harvest.replaced if group.baseline is not None]
     metrics |= {"reward/greedy": mean(baselines)} if baselines else {}
     metrics |= _group_metrics(harvest, version) | _right_logprob(harvest.groups + harvest.replaced)
+    metrics |= _gains(harvest.trajectories)
     episodes = [trajectory for group in harvest.rewarded for trajectory in group.trajectories]
     return metrics | episode_metrics(episodes + harvest.failed)
 

@@ -45,6 +45,7 @@ PARTS: dict[str, dict[str, str]] = {
         "gae_all_tokens": "forage.advantages.gae_all_tokens:GAEAllTokens",
         "gigpo": "forage.advantages.gigpo:GiGPO",
         "grpo": "forage.advantages.grpo:GRPO",
+        "ig_search": "forage.advantages.ig_search:IGSearch",
         "reinforce": "forage.advantages.reinforce:Reinforce",
         "reinforce_pp": "forage.advantages.reinforce_pp:ReinforcePP",
         "reinforce_pp_baseline": "forage.advantages.reinforce_pp_baseline:ReinforcePPBaseline",

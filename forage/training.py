@@ -15,6 +15,7 @@ from forage.batch import chosen, collate
 from forage.config import Config
 from forage.errors import CheckpointError, CollapseError
 from forage.evaluation import SUMMARY, Summary, evaluate
+from forage.gain import Gain
 from forage.health import Health, take_back, with_retries
 from forage.interfaces import AdvantageEstimator, Engine, Learner, Source, WeightSync
 from forage.interrupt import Interrupt
@@ -40,6 +41,7 @@ class Run:
     engine: Engine
     weights: WeightSync
     advantage: AdvantageEstimator
+    gain: Gain | None
     greedy: Rollout
     held_out: build.Place
     searcher: Gather
@@ -75,6 +77,7 @@ async def train(run: Run) -> None:
             with saved_at_failure(run):
                 with run.clock("rollout"):
                     harvest = await run.source.take(step)
+                await gauge(run, harvest, step)
                 batch = collate(
                     harvest.groups, drop_equal=run.drops_equal, everything=run.config.algorithm.train_on_everything
                 )
@@ -90,6 +93,13 @@ async def train(run: Run) -> None:
         run.tracker.log(step, figures)
         heed(run, figures)
         await evaluate_and_save(run)
+
+
+async def gauge(run: Run, harvest: Harvest, step: int) -> None:
+    """Measure what each search was worth, where the advantage reads it."""
+    if run.gain:
+        with run.clock("gain"):
+            await run.gain(harvest.groups, step)
 
 
 def heed(run: Run, figures: Mapping[str, Any]) -> None:
@@ -275,6 +285,7 @@ def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool
         decoder,
         SharedWeights(learner, decoder),
         advantage,
+        build.gain(config, writer, learner, advantage),
         build.rollout(config, decoder, writer, held_out.retriever, 0.0),
         held_out,
         here.retriever,

@@ -140,6 +140,7 @@ class Turn:
     action: Action
     results: Sequence[Sequence[Passage]] = ()  # passages found, one list a query
     thought_tokens: int | None = None  # tokens beside the action's block; None without an action, or not told
+    gain: float | None = None  # what its search was worth, in nats a token of the gold answer; None: not measured
 
 
 @dataclass(slots=True)
@@ -293,6 +294,7 @@ class Batch:
     advantages_BT: Tensor | None = None
     returns_BT: Tensor | None = None  # what the critic learns
     baselines_B: Tensor | None = None  # float32, reward of the greedy episode of the row's question
+    gains_BT: Tensor | None = None  # float32, gain of the search that a token is of; NaN where it is of none measured
     sampled_BT: Tensor | None = None  # bool, where observed tokens are learned too: which of acted_BT were sampled
     acted_tokens: int = 0  # acted tokens of the whole step, rows left out for equal rewards included
     tokens_G: Tensor | None = None  # int64, acted tokens of each group of the step, those left out included

@@ -18,7 +18,7 @@ LAYERS = (
     {"datasets", "renderers", "retrievers", "rewards", "advantages", "losses", "trackers"},
     {"models", "testing"},
     {"engines", "learners", "weights"},
-    {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health"},
+    {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health", "gain"},
     {"build"},
     {"evaluation"},
     {"training", "sft", "ask", "search", "export", "doctor", "needs", "reporting", "report", "compare"},

@@ -6,11 +6,11 @@ from pathlib import Path
 from forage.types import StopReason
 
 ROOT = Path(__file__).parent.parent
-GROUPS = "reward|groups|episode|stop|loss|policy|value|correction|learner|engine|search|cache|eval|time"
+GROUPS = "reward|groups|episode|gain|stop|loss|policy|value|correction|learner|engine|search|cache|eval|time"
 COMPUTED = {
     *(f"stop/{reason.value}" for reason in StopReason),
     *(f"eval/{name}" for name in ("em", "f1", "hit_rate", "searches_mean", "em_1_hop", "em_N_hop")),
-    *(f"time/{name}" for name in ("step", "rollout", "score", "update", "sync", "save", "eval", "episodes")),
+    *(f"time/{name}" for name in ("step", "rollout", "score", "update", "sync", "save", "eval", "episodes", "gain")),
     *("reward/em", "reward/NAME"),
 }
 """Names that the code puts together from parts."""

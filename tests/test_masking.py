@@ -15,7 +15,7 @@ SEES_OBSERVED = {"gae_all_tokens"}
 """Advantages that count observed tokens as steps, as the reference implementation does."""
 
 ADVANTAGES = sorted(PARTS["algorithm.advantage"].keys() - SEES_OBSERVED)
-COLUMNS = ("sampled_logprobs_BT", "old_logprobs_BT", "ref_logprobs_BT", "values_BT", "penalty_BT")
+COLUMNS = ("sampled_logprobs_BT", "old_logprobs_BT", "ref_logprobs_BT", "values_BT", "penalty_BT", "gains_BT")
 BATCH = collate(groups_of(seed=5))
 
 

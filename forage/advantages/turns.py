@@ -22,6 +22,12 @@ def rewards(batch: Batch) -> Tensor:
     return _by_turn(batch, token_rewards(batch).double())
 
 
+def means(batch: Batch, values_BT: Tensor, where_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of a column over those tokens of each turn, float64 [B,K], and whether there are any, bool [B,K]."""
+    count_BK = _by_turn(batch, where_BT.double())
+    return _by_turn(batch, values_BT.double().where(where_BT, 0.0)) / count_BK.clamp(min=1), count_BK > 0
+
+
 def on_tokens(batch: Batch, values_BK: Tensor) -> Tensor:
     """Each turn's value on all tokens of the turn [B,T]."""
     return values_BK.gather(1, batch.turn_BT)

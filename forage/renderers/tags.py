@@ -112,6 +112,12 @@ class TagRenderer:
         whole = self._encode(head + passages + tail)
         return whole if len(whole) <= max_tokens else self._cut(head, passages, tail, max_tokens)
 
+    def answer(self, text: str) -> tuple[list[int], list[int]]:
+        """How the policy would answer with `text`, up to the closing tag: the opening tag's tokens, and the text's."""
+        opening = len(self._encode("<answer>"))
+        whole = self._encode(f"<answer> {self._neutral(text.strip())}")
+        return whole[:opening], whole[opening:]
+
     @property
     def min_observation_tokens(self) -> int:
         """Tokens of the longest observation without a passage: a limit below it leaves no room for any passage."""

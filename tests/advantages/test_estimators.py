@@ -45,9 +45,10 @@ def with_turns(groups, seed):
 
 
 def filled(groups, seed=0):
-    """Their batch, with a critic's values everywhere."""
-    batch = collate(groups)
-    return replace(batch, values_BT=torch.randn(batch.acted_BT.shape, generator=torch.Generator().manual_seed(seed)))
+    """Their batch, with a critic's values and gains everywhere."""
+    batch, generator = collate(groups), torch.Generator().manual_seed(seed)
+    values_BT = torch.randn(batch.acted_BT.shape, generator=generator)
+    return replace(batch, values_BT=values_BT, gains_BT=torch.randn(batch.acted_BT.shape, generator=generator))
 
 
 def batch_of(seed, samples=3, rewards=None):
@@ -76,6 +77,7 @@ def spoilt(batch, seed):
         tokens_BT=torch.where(batch.acted_BT, (random_BT * 7).long(), batch.tokens_BT * 3 + 11),
         sampled_logprobs_BT=torch.where(batch.acted_BT, batch.sampled_logprobs_BT, random_BT),
         values_BT=torch.where(batch.acted_BT, batch.values_BT, random_BT),
+        gains_BT=torch.where(batch.acted_BT, batch.gains_BT, random_BT),
         rewards_BT=torch.where(batch.acted_BT, batch.rewards_BT, random_BT),
     )
 

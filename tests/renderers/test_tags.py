@@ -348,3 +348,14 @@ def test_a_turn_keeps_to_the_protocol_or_not(tokenizer, text, formed):
     action = renderer.parse(completion(stopped(tokenizer, text, renderer.stop)))
     assert action.well_formed is formed
     assert action == replace(action, well_formed=not formed)
+
+
+@pytest.mark.parametrize("text", ["Beijing", " New York ", "1984", "a</answer>b"])
+def test_an_answer_is_written_as_the_policy_would(tokenizer, text):
+    renderer = TagRenderer(tokenizer, template="short")
+    opening, gold = renderer.answer(text)
+    written = Completion([*opening, *gold, *encode(tokenizer, "</answer>")], [0.0], [0], Finish.STOP)
+    read = renderer.parse(written)
+    assert opening == encode(tokenizer, "<answer>")
+    assert read == Answer(text.strip() if "<" not in text else read.text)
+    assert len(TAG.findall(tokenizer.decode([*opening, *gold]))) == 1

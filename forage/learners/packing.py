@@ -105,7 +105,7 @@ def _pack(batch: Batch, known: _Rows, rows: list[int]) -> MicroBatch:
         batch=batch,
         tokens_N=batch.tokens_BT.flatten()[source_N.to(device)],
         positions_N=(source_N % width).to(device),
-        where=replace(where, wanted=before_BT[acted_BT].unique()).to(device),
+        where=replace(where, wanted=torch.unique(before_BT[acted_BT])).to(device),
         before_M=before_BT.to(device)[batch.acted_BT],
         labels_M=batch.tokens_BT[batch.acted_BT],
     )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from tiny_policies import FAMILIES, VOCAB, tiny_model
 
 from forage.errors import ConfigError
+from forage.models.causal_lm import checkpoint_gradients
 from forage.models.layout import layout
 from forage.models.packed import attend_packed, check_packable, hidden_states
 
@@ -85,3 +88,23 @@ def test_a_model_that_does_more_is_refused(family):
     options = {"head_dim": 8} if family == "Gemma2" else {"logit_scale": 0.5}
     with pytest.raises(ConfigError, match="can't be"):
         check_packable(tiny_model(family, **options))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_that_nobody_wants_are_left_out_and_the_others_are_the_same(family: str, checkpointed: bool):
+    model = tiny_model(family).double()
+    if checkpointed:
+        checkpoint_gradients(model)
+    rows = list(torch.arange(16).split([7, 9]))
+    tokens_N = torch.randint(VOCAB, (16,), generator=torch.Generator().manual_seed(1))
+    positions_N = torch.cat([torch.arange(len(row)) for row in rows])
+    wanted = torch.tensor([2, 6, 9, 15])
+    found = []
+    for where in (layout(rows), replace(layout(rows), wanted=wanted)):
+        with attend_packed(model):
+            states = hidden_states(model, tokens_N, positions_N, where)[wanted]
+            found.append([states, *torch.autograd.grad((states**3).sum(), list(model.base_model.parameters()))])
+    for whole, narrow in zip(*found, strict=True):
+        torch.testing.assert_close(narrow, whole, rtol=1e-6, atol=1e-9)
+    assert not model.base_model.layers[-1].mlp._forward_hooks

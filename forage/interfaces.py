@@ -67,7 +67,10 @@ class Renderer(Protocol):
         ...
 
     def answer(self, text: str) -> tuple[list[int], list[int]]:
-        """How the policy would answer with `text`: the tokens that open an answer, and those of the text."""
+        """How the policy would answer with `text`: the tokens that open an answer, and those of the text.
+
+        Asked for only where searches are measured (`forage.gain`).
+        """
         ...
 
 

@@ -161,6 +161,17 @@ def advantage(config: Config) -> AdvantageEstimator:
     return built
 
 
+def drops_equal(config: Config, estimator: AdvantageEstimator) -> bool:
+    """Whether groups of equal rewards are left out of the computation: where that is not forbidden and changes nothing.
+
+    With a KL or an entropy term their tokens teach all the same, and a loss may read them.
+    """
+    if config.algorithm.equal_groups == "keep" or not estimator.group_relative:
+        return False
+    beside = config.learner.options.get("kl_coef") or config.learner.options.get("entropy_coef")
+    return not (beside or getattr(find("algorithm.loss", config.algorithm.loss.kind), "reads_equal_groups", False))
+
+
 def learner(config: Config, model: Policy, *, loss: Any = None, updates: int) -> Any:
     """What updates the weights, in `updates` updates; a `loss` takes the place of algorithm.loss, and has no critic."""
     if loss is not None:

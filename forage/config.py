@@ -163,7 +163,7 @@ class Algorithm:
     """What is learned from a step's episodes."""
 
     equal_groups: Literal["drop", "keep", "refill"] = "drop"
-    """groups of equal rewards: drop (not computed), keep, or refill (other questions are played in their place)"""
+    """groups of equal rewards: drop (not computed where they teach nothing), keep, or refill (others are played)"""
     max_refills: Count = 3
     """rounds of other questions a step may play, where groups are refilled"""
     leave_out: list[Literal["context_full", "no_answer"]] = field(default_factory=list)

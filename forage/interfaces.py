@@ -157,7 +157,11 @@ class AdvantageEstimator(Protocol):
 
 
 class PolicyLoss(Protocol):
-    """The loss of each token, unreduced [B,T]; aggregation, KL and entropy are the learner's terms."""
+    """The loss of each token, unreduced [B,T]; aggregation, KL and entropy are the learner's terms.
+
+    One with `reads_equal_groups = True` teaches something where all advantages are 0, too: then groups of equal rewards
+    are not left out.
+    """
 
     needs: frozenset[str]
 

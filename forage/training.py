@@ -54,9 +54,7 @@ class Run:
     @property
     def drops_equal(self) -> bool:
         """Whether groups with equal rewards are left out: only where they would teach nothing."""
-        if self.config.learner.options.get("kl_in") == "reward":
-            return False  # what each token pays differs
-        return self.config.algorithm.equal_groups != "keep" and self.advantage.group_relative
+        return build.drops_equal(self.config, self.advantage)
 
     @property
     def chooses(self) -> bool:

@@ -26,7 +26,7 @@ class LLDSLoss:
     likelihood displacement"), until training collapses. The term acts on tokens with A >= 0 in actions (the tokens of
     one turn) whose log-probability fell in sum (LLDS, arXiv 2512.04220; the details are those of its authors' code).
 
-    Samples of groups with equal rewards have A = 0 and belong to it, with `algorithm.equal_groups = "keep"`.
+    Samples of groups with equal rewards have A = 0 and belong to it, so such groups are not left out.
 
     Ours: `tolerance`, since the logprobs of engine and learner differ by rounding, which counts as a fall half the
     time; and the term is weighed like the loss of its token (`learner.aggregation`), where theirs is a token mean. In
@@ -45,6 +45,7 @@ class LLDSLoss:
     """
 
     needs: frozenset[str] = frozenset({"advantages_BT"})
+    reads_equal_groups = True
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from forage.kl import k1, k3
 from forage.learners.local import LocalLearner
 from forage.losses.clip import ClipLoss
 from forage.losses.nll import NegativeLogLikelihood
-from forage.training import Run
 
 
 def learner_of(loss=None, policy=None, **options):
@@ -219,10 +217,21 @@ def test_the_coefficient_follows_its_target_and_is_saved(tmp_path):
     assert metrics["policy/kl_coef"][0] == pytest.approx(0.3 * (1 + 0.2 * 9 / 90))
 
 
-@pytest.mark.parametrize(("place", "drops"), [("loss", True), ("reward", False)])
-def test_groups_of_equal_rewards_are_kept_where_a_kl_makes_them_differ(place, drops):
-    config = load("smoke", [f"learner.kl_in={place}", "learner.kl_coef=0.1"])
-    assert Run.drops_equal.fget(SimpleNamespace(config=config, advantage=GRPO())) is drops
+@pytest.mark.parametrize(
+    ("drops", "words"),
+    [
+        (True, []),
+        (False, ["algorithm.equal_groups=keep"]),
+        (False, ["learner.kl_coef=0.1"]),
+        (False, ["learner.kl_coef=0.1", "learner.kl_in=reward"]),
+        (False, ["learner.entropy_coef=0.01"]),
+        (False, ["algorithm.loss=llds"]),
+        (False, ["algorithm.advantage=reinforce"]),
+    ],
+)
+def test_groups_of_equal_rewards_are_left_out_where_they_teach_nothing(drops, words):
+    config = load("smoke", words)
+    assert build.drops_equal(config, build.advantage(config)) is drops
 
 
 def test_supervised_learning_has_nothing_to_correct():

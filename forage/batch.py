@@ -18,6 +18,7 @@ def collate(
     *,
     drop_equal: bool = False,
     everything: bool = False,
+    judge_shown: bool = False,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """Groups to a padded batch.
@@ -27,6 +28,8 @@ def collate(
 
     With `everything`, all tokens from the first sampled one on count as acted (the mask is off); `sampled_BT` keeps
     which of them were sampled, and the sampled logprobs of the others are 0 until the learner fills them in.
+
+    With `judge_shown`, a critic judges the same tokens (`judged_BT`); what the policy learns stays as it is.
 
     Raises:
         ValueError: columns of a trajectory differ in length, a first token is acted (nothing predicts it), an
@@ -50,6 +53,7 @@ def collate(
         group_B=torch.tensor([g for g, group in kept for _ in group.trajectories], dtype=torch.int64),
         baselines_B=_baselines([group for _, group in kept]),
         gains_BT=_gains(rows),
+        judged_BT=_pad([_from_first_acted(row) for row in rows], torch.bool) if judge_shown else None,
         sampled_BT=_pad([row.acted for row in rows], torch.bool) if everything else None,
         tokens_G=torch.tensor([sum(sum(learned(row)) for row in group.trajectories) for group in groups]),
         rows_G=torch.tensor([len(group.trajectories) for group in groups]),

@@ -148,7 +148,7 @@ def advantage(config: Config) -> AdvantageEstimator:
     """The advantage estimator, its needs checked.
 
     Raises:
-        ConfigError: it reads a column that this run does not have, or compares more samples than are played.
+        ConfigError: it reads columns or values that this run does not have, or compares more samples than are played.
     """
     built: AdvantageEstimator = part(config, "algorithm.advantage")
     _check_needs(config, "algorithm.advantage", built.needs)
@@ -157,6 +157,11 @@ def advantage(config: Config) -> AdvantageEstimator:
         raise ConfigError(
             f"rollout.samples = {samples}, but algorithm.advantage = {config.algorithm.advantage.kind!r} compares "
             f"samples of a question and needs {smallest}; raise it, or set algorithm.advantage=reinforce_pp"
+        )
+    if getattr(built, "judges_shown", False) and config.critic.kind == "shared":
+        raise ConfigError(
+            f"algorithm.advantage = {config.algorithm.advantage.kind!r} reads values of retrieved tokens, where a "
+            "shared critic has none: set critic=own"
         )
     return built
 

@@ -146,8 +146,9 @@ class AdvantageEstimator(Protocol):
     `group_relative` says that a group whose rewards are all equal gets advantage 0 throughout, so that it may be left
     out. An estimator that compares samples of a question may have `min_samples`, how many it takes (1 without it):
     fewer `rollout.samples` are refused. One with `chooses = True` has the rows without an advantage left out of the
-    batch and of its counts, as in fine-tuning on what is right. Rewards are read with `forage.batch.token_rewards` or
-    `row_rewards`, which know of a KL in the reward.
+    batch and of its counts, as in fine-tuning on what is right. One with `judges_shown = True` has a critic judge and
+    learn observed tokens, too. Rewards are read with `forage.batch.token_rewards` or `row_rewards`, which know of a KL
+    in the reward.
     """
 
     needs: frozenset[str]

@@ -76,9 +76,7 @@ async def train(run: Run) -> None:
                 with run.clock("rollout"):
                     harvest = await run.source.take(step)
                 await gauge(run, harvest, step)
-                batch = collate(
-                    harvest.groups, drop_equal=run.drops_equal, everything=run.config.algorithm.train_on_everything
-                )
+                batch = to_batch(run, harvest)
                 with run.clock("score"):
                     batch = run.advantage(await run.learner.score(batch), reduce=lambda total: total)
                 with run.clock("update"):
@@ -91,6 +89,16 @@ async def train(run: Run) -> None:
         run.tracker.log(step, figures)
         heed(run, figures)
         await evaluate_and_save(run)
+
+
+def to_batch(run: Run, harvest: Harvest) -> Batch:
+    """The step's groups as tensors, as the algorithm looks at them."""
+    return collate(
+        harvest.groups,
+        drop_equal=run.drops_equal,
+        everything=run.config.algorithm.train_on_everything,
+        judge_shown=getattr(run.advantage, "judges_shown", False),
+    )
 
 
 async def gauge(run: Run, harvest: Harvest, step: int) -> None:

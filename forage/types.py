@@ -295,6 +295,7 @@ class Batch:
     returns_BT: Tensor | None = None  # what the critic learns
     baselines_B: Tensor | None = None  # float32, reward of the greedy episode of the row's question
     gains_BT: Tensor | None = None  # float32, gain of the search that a token is of; NaN where it is of none measured
+    judged_BT: Tensor | None = None  # bool, what a critic judges and learns where that is more than acted_BT
     sampled_BT: Tensor | None = None  # bool, where observed tokens are learned too: which of acted_BT were sampled
     acted_tokens: int = 0  # acted tokens of the whole step, rows left out for equal rewards included
     tokens_G: Tensor | None = None  # int64, acted tokens of each group of the step, those left out included

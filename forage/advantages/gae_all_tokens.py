@@ -13,14 +13,17 @@ class GAEAllTokens(GAE):
     """A fault of Search-R1's code, kept by this name to reproduce its numbers; `gae` is right.
 
     Every token from the first acted one on is a time step, retrieved passages too: gamma and lam decay over text that
-    the policy did not write, the critic's values of it are read (0 where it gives none), it enters the whitening, and
-    `returns_BT` has targets for it. Advantages are on acted tokens only.
+    the policy did not write, it has values and enters the whitening, and the critic learns from it. Advantages are on
+    acted tokens only. What is not reproduced: the reference leaves the first token out of the critic's loss and counts
+    the one behind the end in, since its critic's mask is off by one.
 
     Args:
         gamma: what a reward one token later is worth.
         lam: 1 trusts rewards only, 0 the critic's next value only.
         whiten: bring advantages to mean 0 and variance 1 over all these tokens.
     """
+
+    judges_shown = True
 
     def steps(self, batch: Batch) -> Tensor:
         """Which tokens are time steps, bool [B,T]."""

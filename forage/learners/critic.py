@@ -1,7 +1,7 @@
 """Who says what a state is worth, for estimators that read values: nobody, a model of its own, or the policy itself.
 
 The value of a token is that of the state it was chosen in: it is read at the position before, and never sees the token
-that it judges. Only acted tokens have one. The head begins at zero, and so does every value.
+that it judges. Only acted tokens have one, but for `gae_all_tokens`. The head begins at zero, and so does every value.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,7 +27,7 @@ from forage.learners.packing import MicroBatch, micro_batches
 from forage.learners.precision import compute_twin, frozen_copy, refresh
 from forage.learners.schedule import Schedule
 from forage.learners.terms import correct, kl_term, recomputes, settle
-from forage.learners.values import describe_values
+from forage.learners.values import as_judged, describe_values
 from forage.learners.watch import Watch
 from forage.models.causal_lm import Policy, load_weights
 from forage.models.packed import attend_packed, check_packable
@@ -226,8 +225,10 @@ class LocalLearner:
             batch = settle(batch, self._logprobs(self._compute, batch), recompute=bool(self.recompute_old))
         if self.kl:
             batch = self.kl.penalise(replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch)))
+        seen, once = as_judged(batch), self._steps_once(batch)
         with attend_packed(self._compute), self.critic.attending():
-            return self.critic.judge(batch, self._micro_batches(batch), self._compute, once=self._steps_once(batch))
+            judged = self.critic.judge(seen, self._micro_batches(seen), self._compute, once=once)
+        return replace(batch, values_BT=judged.values_BT)
 
     def _steps_once(self, batch: Batch) -> bool:
         """Whether the update of a batch is one optimizer step."""
@@ -254,7 +255,7 @@ class LocalLearner:
         return hidden_MD, *token_logprobs(model, hidden_MD, micro, self.temperature)
 
     def _update(self, batch: Batch) -> Metrics:
-        metrics = describe_values(batch)
+        metrics = describe_values(as_judged(batch))
         with attend_packed(self._compute), self.critic.attending():
             for number, part in enumerate(minibatches(batch, self.minibatch_questions)):
                 add(metrics, self._optimizer_step(part, first=number == 0))
@@ -272,17 +273,20 @@ class LocalLearner:
     def _optimizer_step(self, part: Batch, *, first: bool) -> Metrics:
         """All micro-batches' gradients, then one step of the policy and one of the critic, which starts alone."""
         micros = self._micro_batches(part)
-        weigh = partial(self._weigh, part.acted_tokens, int(counts(part)[1].sum()))
         teaches = part.returns_BT is not None
         alone = teaches and self.step < self.critic.warmup_steps
-        metrics: Metrics = {} if alone else self._policy_step(micros, weigh, first=first)
+        metrics: Metrics = {} if alone else self._policy_step(micros, self._weigh(part), first=first)
         if teaches:
             self._whole = False
-            add(metrics, self.critic.learn(micros, weigh, self._compute, alone=alone))
+            seen = as_judged(part)
+            micros = micros if seen is part else self._micro_batches(seen)
+            add(metrics, self.critic.learn(micros, self._weigh(seen), self._compute, alone=alone))
         return metrics
 
-    def _weigh(self, tokens: int, rows: int, batch: Batch) -> Tensor:
-        return self._aggregation(batch.acted_BT, tokens, rows)
+    def _weigh(self, part: Batch) -> Weigh:
+        """The weights of the tokens of an optimizer step, for each of its micro-batches."""
+        tokens, rows = part.acted_tokens, int(counts(part)[1].sum())
+        return lambda batch: self._aggregation(batch.acted_BT, tokens, rows)
 
     def _policy_step(self, micros: Sequence[MicroBatch], weigh: Weigh, *, first: bool) -> Metrics:
         """A gradient that is not finite is thrown away and counted."""

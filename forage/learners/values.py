@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from forage.types import Batch, Metrics
+
+
+def as_judged(batch: Batch) -> Batch:
+    """The batch as its critic sees it: acted and counted is what it judges."""
+    if batch.judged_BT is None:
+        return batch
+    tokens = int(batch.judged_BT.sum())
+    return replace(batch, acted_BT=batch.judged_BT, tokens_G=None, rows_G=None, acted_tokens=tokens)
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, Tensor]:

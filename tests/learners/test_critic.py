@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tiny_policies import groups_of, tiny_policy
 
 from forage import build
+from forage.advantages.gae_all_tokens import GAEAllTokens
 from forage.batch import collate, minibatches, select
 from forage.configure import load
 from forage.errors import CheckpointError, ConfigError
@@ -180,6 +181,27 @@ def test_observed_tokens_have_no_value_and_teach_nothing(kind):
     theirs, expected = gradients(learner, batch)
     assert_same(ours, theirs)
     assert_same_metrics(metrics, expected)
+
+
+def test_what_was_shown_is_judged_and_learned_where_an_estimator_asks_for_it():
+    """As in the reference: only the policy's own loss is masked."""
+    learner, masked = with_critic("own"), with_critic("own")
+    groups = groups_of(seed=6)
+    scored = asyncio.run(learner.score(collate(groups, judge_shown=True)))
+    batch = GAEAllTokens(lam=0.9)(scored, lambda total: total)
+    every_BT = batch.acted_BT.cumsum(1).bool() & (torch.arange(batch.acted_BT.shape[1]) < batch.lengths_B[:, None])
+    trunk, head = learner.critic.module["trunk"], learner.critic.module["head"]
+    values_BT = plain_values(trunk, head, replace(batch, acted_BT=every_BT))
+    torch.testing.assert_close(batch.values_BT, values_BT.detach(), rtol=1e-6, atol=1e-6)
+    assert batch.values_BT[every_BT & ~batch.acted_BT].all()
+    seen, metrics = gradients(learner, batch)
+    loss_BT, _ = value_loss(values_BT, batch.values_BT, batch.returns_BT, 0.5)
+    (expected,) = torch.autograd.grad((loss_BT * every_BT).sum() / every_BT.sum(), [head.weight])
+    torch.testing.assert_close(seen["critic.head.weight"], expected)
+    assert metrics["value/loss"][1] == every_BT.sum() > metrics["loss/policy"][1] == batch.acted_BT.sum()
+    theirs, _ = gradients(masked, replace(batch, judged_BT=None))
+    policy = [name for name in seen if not name.startswith("critic")]
+    assert_same({name: seen[name] for name in policy}, {name: theirs[name] for name in policy})
 
 
 @pytest.mark.parametrize("kind", KINDS)

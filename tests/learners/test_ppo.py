@@ -84,3 +84,12 @@ def test_a_shared_head_trains_too_and_minibatches_with_a_correction(tmp_path):
 def test_gae_without_a_critic_is_refused_before_the_run(tmp_path):
     with pytest.raises(ConfigError, match="set critic=own"):
         train_from_config(config(tmp_path / "run"))
+
+
+def test_the_reference_s_fault_trains_with_a_critic_of_its_own_only(tmp_path):
+    folder = tmp_path / "run"
+    fault = ("algorithm.advantage=gae_all_tokens", "train.steps=1")
+    train_from_config(config(folder, "critic=own", *fault))
+    assert rows(folder)[0]["value/loss"] > 0
+    with pytest.raises(ConfigError, match="set critic=own"):
+        train_from_config(config(tmp_path / "other", "critic=shared", *fault))

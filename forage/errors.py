@@ -47,7 +47,16 @@ class RetrieverError(ForageError):
 
 
 class ServiceError(ForageError):
-    """A service that is asked over HTTP gave no usable reply after its retries."""
+    """A service that is asked over HTTP gave no usable reply after its retries.
+
+    Args:
+        says: which service, and why.
+        status: of its last reply; None where there was none, or none that could be read.
+    """
+
+    def __init__(self, says: str, status: int | None = None) -> None:
+        super().__init__(says)
+        self.status = status
 
 
 class RewardError(ForageError):

@@ -236,8 +236,10 @@ class LocalLearner:
 
     def _scores_old(self, batch: Batch) -> bool:
         """Whether the learner's logprobs are wanted before the update; in its first optimizer step they come free."""
-        early = not self._steps_once(batch) or (self.kl is not None and self.kl.in_reward)
-        return early and (bool(self.recompute_old) or batch.sampled_BT is not None)
+        whole = self.kl is not None and (
+            self.kl.in_reward or batch.sampled_BT is not None
+        )  # the whole batch's KL is read
+        return (whole or not self._steps_once(batch)) and (bool(self.recompute_old) or batch.sampled_BT is not None)
 
     @torch.no_grad()
     def _logprobs(self, model: Any, batch: Batch) -> Tensor:

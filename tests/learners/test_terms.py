@@ -234,6 +234,13 @@ def test_groups_of_equal_rewards_are_left_out_where_they_teach_nothing(drops, wo
     assert build.drops_equal(config, build.advantage(config)) is drops
 
 
+def test_the_kl_of_shown_tokens_is_that_of_the_policy_too():
+    """They were never sampled: what stands in the sampled logprobs for them is no probability."""
+    learner = learner_of(kl_coef=0.3, kl_estimator="abs", old_logprobs="recomputed")
+    metrics = asyncio.run(learner.update(scored(learner, groups_of(seed=7), everything=True)))
+    assert metrics["policy/kl_ref"] == pytest.approx((0.0, 1.0), abs=1e-12)
+
+
 def test_supervised_learning_has_nothing_to_correct():
     config = load("smoke", ["learner.correction=token"])
     with pytest.raises(ConfigError, match="leave it out"):

@@ -119,6 +119,8 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(word, message):
         ("model.gradient_checkpointing=1", "expected true or false, got a whole number"),
         ("search.k1=high", "search.k1 = 'high' (on the command line): expected a number, got a string"),
         ("learner.betas=[1]", "expected a list [a number, a number]"),
+        ("learner.minibatch_questions=-1", "expected a whole number >= 0, got -1"),  # would learn nothing
+        ("learner.kl_horizon=0", "expected a whole number >= 1, got 0"),
         ("learner.schedule=cosin", "did you mean 'cosine'?"),
     ],
 )

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from forage.config import Amount, Count
 from forage.errors import CheckpointError
 from forage.learners.forward import spread_over, states
 from forage.learners.measures import add
@@ -170,7 +171,7 @@ class OwnCritic(_Critic):
         max_grad_norm: float = 1.0,
         *,
         path: str = "",
-        keep_tokens: int = 32_768,
+        keep_tokens: Count = 32_768,
     ) -> None:
         trunk = _trunk(policy, path)
         module = nn.ModuleDict({"trunk": trunk, "head": _head(trunk.config, policy.model)})
@@ -242,7 +243,7 @@ class SharedCritic(_Critic):
         value_clip: float = 0.5,
         max_grad_norm: float = 1.0,
         *,
-        coef: float = 0.1,
+        coef: Amount = 0.1,
     ) -> None:
         module = nn.ModuleDict({"head": _head(policy.model.config, policy.model)})
         super().__init__(module, lr, warmup_steps, value_clip, max_grad_norm)

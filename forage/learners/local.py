@@ -16,6 +16,7 @@ from torch import Tensor
 
 from forage.aggregation import aggregation as aggregation_of
 from forage.batch import counts, minibatches, to_device
+from forage.config import Amount, Count, Positive
 from forage.correction import Correction
 from forage.errors import CheckpointError
 from forage.interfaces import PolicyLoss
@@ -82,29 +83,29 @@ class LocalLearner:
         total_steps: int = 0,
         critic: NoCritic | None = None,
         *,
-        lr: float = 1e-6,
+        lr: Amount = 1e-6,
         optimizer: Literal["adamw", "muon"] = "adamw",
-        muon_lr: float = 0.02,
+        muon_lr: Amount = 0.02,
         betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.01,
-        max_grad_norm: float = 1.0,
+        weight_decay: Amount = 0.01,
+        max_grad_norm: Amount = 1.0,
         schedule: Literal["constant", "linear", "cosine"] = "constant",
-        warmup_steps: int = 0,
-        micro_tokens: int = 8192,
-        minibatch_questions: int = 0,
+        warmup_steps: Count = 0,
+        micro_tokens: Positive = 8192,
+        minibatch_questions: Count = 0,
         share_prompts: bool = True,
         old_logprobs: Literal["auto", "sampled", "recomputed"] = "auto",
         correction: Literal["none", "token", "sequence", "token_mask", "sequence_mask"] = "none",
-        correction_cap: float = 2.0,
-        correction_floor: float = 0.0,
-        kl_coef: float = 0.0,
+        correction_cap: Amount = 2.0,
+        correction_floor: Amount = 0.0,
+        kl_coef: Amount = 0.0,
         kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k3",
         kl_in: Literal["loss", "reward"] = "loss",
-        kl_target: float = 0.0,
-        kl_horizon: int = 10_000,
+        kl_target: Amount = 0.0,
+        kl_horizon: Positive = 10_000,
         entropy_coef: float = 0.0,
         aggregation: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = "token_mean",
-        aggregation_constant: float = 0.0,
+        aggregation_constant: Amount = 0.0,
     ) -> None:
         self.policy = policy
         self.loss = loss
@@ -236,10 +237,9 @@ class LocalLearner:
 
     def _scores_old(self, batch: Batch) -> bool:
         """Whether the learner's logprobs are wanted before the update; in its first optimizer step they come free."""
-        whole = self.kl is not None and (
-            self.kl.in_reward or batch.sampled_BT is not None
-        )  # the whole batch's KL is read
-        return (whole or not self._steps_once(batch)) and (bool(self.recompute_old) or batch.sampled_BT is not None)
+        everything = batch.sampled_BT is not None
+        early = not self._steps_once(batch) or (self.kl is not None and (self.kl.in_reward or everything))
+        return early and (everything or bool(self.recompute_old))
 
     @torch.no_grad()
     def _logprobs(self, model: Any, batch: Batch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,13 +102,14 @@ class FreshSource:
 
 
 def _check_left(harvest: Harvest) -> None:
-    """Refuse a step of which all episodes were left out; one without signal moves momentum all the same."""
-    if harvest.groups or harvest.replaced or not harvest.left_out:
+    """Refuse a step of which no episode is left; one without signal moves momentum all the same."""
+    if harvest.groups or harvest.replaced:
         return
-    stops = [str(t.stop) for group in harvest.left_out for t in group.trajectories]
-    ended = ", ".join(f"{stops.count(stop)} as {stop}" for stop in sorted(set(stops)))
+    stops = Counter(str(t.stop) for group in harvest.left_out for t in group.trajectories)
+    ends = [f"{count} episodes ended as {stop}" for stop, count in sorted(stops.items())]
+    if harvest.failed:
+        ends.append(f"{len(harvest.failed)} episodes ended by a failed search ({harvest.failed[-1].failure})")
     raise TrainingError(
-        f"nothing is left to learn from: of {len(stops)} episodes {ended}, and {len(harvest.failed)} by a failed "
-        "search. Look at algorithm.leave_out and at the limits of [rollout]; the last whole step is saved, and another "
-        "run can start from it (--init-from)"
+        f"nothing is left to learn from: {', '.join(ends)}. Look at algorithm.leave_out, search.max_failure_rate and "
+        "the limits of [rollout]; the last whole step is saved, and another run can start from it (--init-from)"
     )

@@ -234,7 +234,13 @@ def test_minibatches_count_the_questions_that_are_left():
 
 def test_where_nothing_is_left_the_run_stops_and_says_why():
     fresh, _ = source(script=lambda context, turn: "<think> hm", leave_out=[StopReason.NO_ANSWER])
-    with pytest.raises(TrainingError, match=r"6 episodes 6 as no_answer.*algorithm\.leave_out"):
+    with pytest.raises(TrainingError, match=r"6 episodes ended as no_answer.*algorithm\.leave_out"):
+        take(fresh, 1)
+
+
+def test_a_step_whose_searches_all_failed_teaches_nothing_whatever_may_fail():
+    fresh, _ = source(RetrieverError("timed out"), rate=1.0)
+    with pytest.raises(TrainingError, match=r"nothing is left to learn from: 6 episodes ended by a failed search \("):
         take(fresh, 1)
 
 

@@ -56,7 +56,7 @@ class _Checked:
     async def __call__(self, group: Sequence[Trajectory]) -> list[Scores]:
         question = group[0].question.id if group else ""
         try:
-            scores = await self._reward(group)
+            scores = list(await self._reward(group))
         except RewardError:
             raise
         except Exception as error:
@@ -65,10 +65,12 @@ class _Checked:
             raise RewardError(
                 f"the reward {self._name!r} gave {len(scores)} scores, not {len(group)}, on question {question!r}"
             )
+        if others := [score for score in scores if not isinstance(score, Scores)]:
+            raise RewardError(f"the reward {self._name!r} gave {others[0]!r}, not Scores, on question {question!r}")
         for trajectory, score in zip(group, scores, strict=True):
             numbers = {"total": score.total, **score.parts, **{f"turn {n}": share for n, share in score.turns.items()}}
             if wrong := {name: value for name, value in numbers.items() if not math.isfinite(value)}:
                 raise RewardError(f"the reward {self._name!r} is not a finite number on question {question!r}: {wrong}")
             if strange := [number for number in score.turns if number not in range(len(trajectory.turns))]:
                 raise RewardError(f"the reward {self._name!r} names turns {strange} that question {question!r} had not")
-        return list(scores)
+        return scores

@@ -107,6 +107,16 @@ def test_a_reward_that_is_no_number_stops_with_the_question(function, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("given", "said"), [([0.5], "gave 0.5, not Scores, on"), (None, "failed on")])
+def test_a_reward_of_groups_must_give_scores(given, said):
+    class Plain:
+        async def __call__(self, group):
+            return given
+
+    with pytest.raises(RewardError, match=f"'Plain' {said} question 'q7'"):
+        scored(as_reward(Plain()), episode())
+
+
 def test_too_few_scores_are_refused():
     class Forgetful:
         async def __call__(self, group):

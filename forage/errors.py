@@ -2,9 +2,11 @@
 
 ForageError
 |-- ConfigError        a setting is unknown, of the wrong type, or contradicts another   (exit 2)
+|   `-- BudgetError    the requests that were to be paid for are spent
 |-- DataError          a question, a passage or a file of them is not usable; names file and line
 |-- CheckpointError    a checkpoint is missing, truncated or of another shape
 |-- RunFolderError     a run's folder is in use, or holds another run
+|-- IndexFolderError   an index folder is missing, cut short, of another version, or of another corpus
 |-- RetrieverError     a search failed after its retries
 |-- ServiceError       a service asked over HTTP gave no usable reply after its retries
 |-- RewardError        a reward raised, or returned something that is not a finite number
@@ -28,6 +30,10 @@ class ConfigError(ForageError):
     exit_code = 2
 
 
+class BudgetError(ConfigError):
+    """The requests that were to be paid for are spent; no more are sent until the setting says so."""
+
+
 class DataError(ForageError):
     """A question, a passage, or a file of them is not usable."""
 
@@ -40,6 +46,10 @@ class RunFolderError(ForageError):
     """A run's folder is in use by another process, or holds another run."""
 
     exit_code = 2
+
+
+class IndexFolderError(ForageError):
+    """An index folder is missing, cut short, of another version, or of another corpus."""
 
 
 class RetrieverError(ForageError):

@@ -19,7 +19,15 @@ PARTS: dict[str, dict[str, str]] = {
     "search": {
         "bm25": "forage.retrievers.bm25:BM25Retriever",
         "empty": "forage.retrievers.empty:EmptyRetriever",
+        "http": "forage.retrievers.http:HttpRetriever",
+        "indexed": "forage.retrievers.indexed:IndexedRetriever",
         "random": "forage.retrievers.random:RandomRetriever",
+    },
+    "index": {
+        "bm25": "forage.indexing.bm25:BM25Builder",
+    },
+    "reader": {
+        "bm25": "forage.retrievers.bm25_index:BM25Index",
     },
     "engine": {
         "local": "forage.engines.local:LocalEngine",
@@ -52,6 +60,7 @@ PARTS: dict[str, dict[str, str]] = {
         "rejection": "forage.advantages.rejection:Rejection",
         "remax": "forage.advantages.remax:ReMax",
         "rloo": "forage.advantages.rloo:RLOO",
+        "tree_grpo": "forage.advantages.tree_grpo:TreeGRPO",
         "turn_credit": "forage.advantages.turn_credit:TurnCredit",
     },
     "algorithm.loss": {

@@ -15,8 +15,9 @@ LAYERS = (
     {"types", "errors", "toml", "text", "concurrency", "environment", "interrupt"},
     {"interfaces", "registry", "options", "config", "schema", "configure"},
     {"batch", "aggregation", "kl", "correction", "logprobs", "records", "diagnosis", "clients"},
-    {"datasets", "renderers", "retrievers", "rewards", "advantages", "losses", "trackers"},
-    {"models", "testing"},
+    {"datasets", "renderers", "rewards", "advantages", "losses", "trackers"},
+    {"indexing"},
+    {"retrievers", "models", "testing"},
     {"engines", "learners", "weights"},
     {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health", "gain"},
     {"build"},
@@ -28,7 +29,18 @@ LAYERS = (
 """Names at the top of forage/, lowest first. A name imports from its own layer and from lower ones; a folder never
 imports another folder of its layer. `forage/__init__.py` stands above all."""
 
-LIGHT = ("datasets", "renderers", "retrievers", "rewards", "trackers", "testing", "configure", "cli", "records")
+LIGHT = (
+    "datasets",
+    "renderers",
+    "indexing",
+    "retrievers",
+    "rewards",
+    "trackers",
+    "testing",
+    "configure",
+    "cli",
+    "records",
+)
 HEAVY = ("torch", "transformers", "tokenizers")
 
 

@@ -96,10 +96,23 @@ def read_passages(path: Path | str) -> Iterator[Passage]:
     first: dict[str, str] = {}
     for file in _files(Path(path)):
         for where, row in read_lines(file):
-            identity = _new_id(row, where, first)
-            yield Passage(identity, *_title_and_text(row, where))
+            _new_id(row, where, first)
+            yield passage_of(row, where)
     if not first:
         raise DataError(f"{path}: the corpus is empty")
+
+
+def passage_of(row: Row, where: str) -> Passage:
+    """The passage of one line.
+
+    Args:
+        row: its fields.
+        where: file and line, for messages.
+
+    Raises:
+        DataError: its id is missing or no string or whole number; its text is missing, or it or the title no string.
+    """
+    return Passage(_id(row, where), *_title_and_text(row, where))
 
 
 def write_questions(path: Path | str, questions: Iterable[Question]) -> None:
@@ -131,11 +144,15 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.name.endswith(endings) and not file.name.startswith("."))
 
 
-def _new_id(row: Row, where: str, first: dict[str, str]) -> str:
+def _id(row: Row, where: str) -> str:
     identity = row.get("id")
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         raise DataError(f"{where}: `id` {_problem(row, 'id')}; it must be a string or a whole number")
-    identity = str(identity)
+    return str(identity)
+
+
+def _new_id(row: Row, where: str, first: dict[str, str]) -> str:
+    identity = _id(row, where)
     if identity in first:
         raise DataError(f"{where}: the id {identity!r} occurs before, at {first[identity]}; ids must differ")
     first[identity] = where

@@ -15,16 +15,25 @@ import zstandard
 
 from forage.errors import DataError
 
+MAX_BYTES = 1 << 26
+"""Of a line; a longer one is a file of another kind, or a mistake."""
 
-def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`file:line`, object) of every line that is not blank.
+
+def read_lines(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(`file:line`, object) of every line that is not blank. No more than one line is in memory.
 
     Raises:
-        DataError: the file is missing, its compression is broken, or a line is no JSON object in UTF-8.
+        DataError: the file is missing, its compression is broken, a line is no JSON object in UTF-8, or is longer
+            than `max_bytes`.
     """
     try:
         with ExitStack() as stack:
-            for number, line in enumerate(_open(path, stack), start=1):
+            read = _open(path, stack).readline
+            for number, line in enumerate(iter(lambda: read(max_bytes + 1), b""), start=1):
+                if len(line) > max_bytes:
+                    raise DataError(
+                        f"{path}:{number}: the line is longer than {max_bytes:,} bytes: is a line break missing?"
+                    )
                 if line.strip():
                     where = f"{path}:{number}"
                     yield where, _object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, where)
@@ -54,7 +63,7 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _open(path: Path, stack: ExitStack) -> Iterable[bytes]:
+def _open(path: Path, stack: ExitStack) -> Any:
     file = stack.enter_context(path.open("rb"))
     if path.suffix == ".gz":
         return stack.enter_context(gzip.open(file))

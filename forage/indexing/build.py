@@ -1,0 +1,195 @@
+"""Corpus to index folder: passages first, then what the kind adds. Built beside, renamed when whole, resumable."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from forage.errors import DataError, IndexFolderError
+from forage.indexing.corpus import corpus_sources, read_passages
+from forage.indexing.folder import INDEX, IndexInfo, Source, sizes, versions, write_info
+from forage.indexing.store import PassageStore, StoreWriter
+from forage.options import Setting, arguments
+from forage.registry import find
+
+BEGUN, STORED, LOCK = ".begun.json", ".stored.json", ".lock"
+Progress = Callable[[str, int, int], None]
+"""(what is done, how many, of how many; 0 where that is not known)"""
+
+
+class Builder(Protocol):
+    """What a kind of index adds to the passages. Found by its kind in the registry (`index`); its options are the
+    keyword-only parameters of its constructor.
+    """
+
+    packages: tuple[str, ...]
+    """libraries whose versions are noted in index.json"""
+
+    def plan(self) -> str:
+        """Half a sentence for a person before it starts: the memory it will take at most."""
+        ...
+
+    def build(self, store: PassageStore, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Write files into the folder, their names beginning with the kind; hidden ones are deleted at the end.
+
+        Called again after an interruption, it finds its files as they were left: one that is renamed into its place
+        when it is whole needs no further care. Returns what queries must know (the options of index.json).
+        """
+        ...
+
+
+class _Begun(msgspec.Struct):
+    """What an unfinished folder is being made from; resuming with anything else is refused."""
+
+    kind: str
+    options: dict[str, Any]
+    sources: list[Source]
+
+
+def build_index(
+    corpus: Path,
+    kind: str,
+    out: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> IndexInfo:
+    """Build an index of a corpus in the folder `out`, which appears once it is whole; until then it is `out`.partial.
+
+    Args:
+        corpus: a file of passages, or a folder of such files (see `read_passages`).
+        kind: bm25, dense, hybrid, or `package.module:Builder`.
+        out: the folder; it must not exist yet.
+        options: of the kind (keyword-only parameters of its builder), as they came from the command line or typed.
+            `encoder.path` is the option `encoder_path`. `max_line_mb` is one of every kind.
+        resume: go on with what an interrupted call left.
+        progress: is told how far it is.
+        say: is told what memory will be needed, before anything is read.
+
+    Raises:
+        ConfigError: the kind or an option is unknown.
+        DataError: a passage is not usable.
+        IndexFolderError: there is an index already, an unfinished one that is not to be resumed, or one that was begun
+            with other options or another corpus.
+    """
+    given = {name.replace(".", "_"): setting for name, setting in (options or {}).items()}
+    chosen = arguments("index", kind, given)
+    builder: Builder = find("index", kind)(**chosen)
+    begun = _Begun(kind, msgspec.to_builtins(chosen, enc_hook=str), corpus_sources(corpus))
+    if (out / INDEX).exists():
+        raise IndexFolderError(f"there is an index in {out} already; remove it, or choose another --out")
+    if say:
+        say(f"memory: {builder.plan()}, and 16 bytes a passage")
+    with _work_folder(out, begun, resume) as work:
+        digest = _store(corpus, work, progress or _quiet)
+        store = PassageStore(work)
+        facts = builder.build(store, work, progress or _quiet)
+        info = _finish(work, begun, facts, digest, len(store), builder.packages)
+    work.replace(out)
+    return info
+
+
+def command_line_options(words: list[str]) -> dict[str, Setting]:
+    """`key=value` words as options for `build_index`.
+
+    Raises:
+        ConfigError: a word is no key=value.
+    """
+    from forage.errors import ConfigError
+    from forage.toml import literal
+
+    found = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"{word!r}: expected key=value, such as k1=0.9")
+        found[key] = Setting(literal(text), "on the command line", text)
+    return found
+
+
+@contextmanager
+def _work_folder(out: Path, begun: _Begun, resume: bool) -> Iterator[Path]:
+    """`out`.partial, locked, new or as it was left."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise IndexFolderError(f"{out} exists and is no index; choose another --out")
+    work = out.with_name(f"{out.name}.partial")
+    left = work.exists()
+    if left and not resume:
+        raise IndexFolderError(f"{work} is an unfinished index: go on with --resume, or remove it")
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IndexFolderError(f"another process is building in {work}") from error
+        _check_begun(work, begun)
+        yield work
+
+
+def _check_begun(work: Path, begun: _Begun) -> None:
+    path = work / BEGUN
+    if path.exists():
+        before = msgspec.json.decode(path.read_bytes(), type=_Begun)
+        if changed := [name for name in begun.__struct_fields__ if getattr(before, name) != getattr(begun, name)]:
+            raise IndexFolderError(
+                f"{work} was begun with other {' and '.join(changed)}: give the same again, or remove the folder"
+            )
+    else:
+        _write(path, begun)
+
+
+def _store(corpus: Path, work: Path, progress: Progress) -> str:
+    """The passages into the folder, unless they are there; their digest."""
+    marker = work / STORED
+    if marker.exists():
+        return msgspec.json.decode(marker.read_bytes(), type=str)
+    with StoreWriter(work) as writer:
+        for passage in read_passages(corpus):
+            writer.add(passage)
+            if len(writer) % 1000 == 0:
+                progress("passages read", len(writer), 0)
+    progress("passages read", len(writer), len(writer))
+    _write(marker, writer.digest)
+    return writer.digest
+
+
+def _finish(
+    work: Path, begun: _Begun, facts: dict[str, Any], digest: str, passages: int, packages: tuple[str, ...]
+) -> IndexInfo:
+    for path in work.glob(".*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    info = IndexInfo(
+        kind=begun.kind,
+        passages=passages,
+        corpus=digest,
+        sources=begun.sources,
+        options=facts,
+        versions=versions(*packages),
+        files=sizes(work),
+    )
+    if not passages:
+        raise DataError("the corpus is empty")
+    write_info(work, info)
+    return info
+
+
+def _write(path: Path, value: Any) -> None:
+    beside = path.with_name(f"{path.name}.part")
+    with beside.open("wb") as file:
+        file.write(msgspec.json.encode(value))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    del what, done, total

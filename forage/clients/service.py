@@ -152,7 +152,7 @@ class Service:
         if not 200 <= status < 300:
             again = status in RETRIED or status >= 500
             cause = f"status {status}: {self._shown(_text(body))}"
-            return _patient(Attempt(None, cause, again, _retry_after_s(headers.get("retry-after", "")), status))
+            return _patient(Attempt(None, cause, again, retry_after_s(headers.get("retry-after", "")), status))
         try:
             return Attempt(read(body))
         except (ValueError, LookupError, TypeError):
@@ -224,7 +224,7 @@ def _text(body: bytes) -> str:
     return body.decode(errors="replace")
 
 
-def _retry_after_s(header: str) -> float | None:
+def retry_after_s(header: str) -> float | None:
     """Seconds that a Retry-After header names, as a number or as a date (RFC 9110, 10.2.3)."""
     try:
         return max(0.0, float(header))

@@ -1,0 +1,108 @@
+"""One process of the service."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+
+from forage.server.app import Opened, Service
+from forage.server.board import Board
+from forage.server.limits import Limits
+from forage.server.log import Log, LogHandler
+
+CANNOT_OPEN = 3
+"""Exit code of a worker that can't open the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What every worker is told; it travels to another process.
+
+    Args:
+        open_index: a function of a module, or a `functools.partial` of one.
+        limits: of each worker.
+        token: that clients show; empty: none.
+        workers: how many there are.
+        board: file of the shared counters.
+    """
+
+    open_index: Callable[[], Opened]
+    limits: Limits
+    token: str
+    workers: int
+    board: Path
+
+
+def work(work: Work, row: int, listening: socket.socket, parent: Pipe, again: bool) -> None:
+    """Serve until told to stop, or until the parent is gone.
+
+    Args:
+        work: what every worker is told.
+        row: this worker's number.
+        listening: the socket that all workers accept from.
+        parent: told why, where the index can't be opened; its end is the parent's.
+        again: whether a worker died in this place. Then the index is opened before anything is accepted, because the
+            others go on; and one that can't be opened is tried again while requests get a 503 that says so.
+    """
+    import uvicorn
+
+    from forage.server.connection import Connection
+
+    log = Log()
+    opened = _opened_early(work.open_index, log) if again else None
+    failed: list[str] = []
+
+    def fail(message: str) -> None:
+        failed.append(message)
+        server.should_exit = True
+
+    service = Service(
+        (lambda: opened) if opened else work.open_index,
+        limits=work.limits,
+        token=work.token,
+        board=Board(work.board, workers=work.workers, row=row),
+        log=log,
+        on_failure=None if again else fail,
+    )
+    logging.getLogger("uvicorn.error").addHandler(LogHandler(log))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            service,
+            http=Connection,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            limit_concurrency=work.limits.max_connections,
+            timeout_keep_alive=int(work.limits.keep_alive_s),
+            timeout_graceful_shutdown=int(work.limits.grace_s),
+        )
+    )
+    threading.Thread(target=_end_with, args=(parent, server), daemon=True).start()
+    server.run(sockets=[listening])
+    if failed:
+        parent.send(failed[0])
+        raise SystemExit(CANNOT_OPEN)
+
+
+def _opened_early(open_index: Callable[[], Opened], log: Log) -> Opened | None:
+    try:
+        return open_index()
+    except Exception as error:  # noqa: BLE001 - whatever a broken index makes a library raise
+        log("index_failed", message=f"{type(error).__name__}: {error}")
+        return None
+
+
+def _end_with(parent: Pipe, server: object) -> None:
+    """Stop the server when the parent is gone, however it went."""
+    try:
+        parent.recv()
+    except (EOFError, OSError):
+        server.should_exit = True  # type: ignore[attr-defined]

@@ -52,6 +52,7 @@ def collate(
         rewards_BT=_pad([_placed(row, score) for row, score in zip(rows, scores, strict=True)], torch.float32),
         group_B=torch.tensor([g for g, group in kept for _ in group.trajectories], dtype=torch.int64),
         baselines_B=_baselines([group for _, group in kept]),
+        tree_B=_trees([(g, row.tree) for g, group in kept for row in group.trajectories]),
         gains_BT=_gains(rows),
         judged_BT=_pad([_from_first_acted(row) for row in rows], torch.bool) if judge_shown else None,
         sampled_BT=_pad([row.acted for row in rows], torch.bool) if everything else None,
@@ -185,6 +186,14 @@ def _baselines(groups: Sequence[Group]) -> Tensor | None:
     rewards = [group.baseline for group in groups for _ in group.trajectories]
     known = [reward for reward in rewards if reward is not None]
     return torch.tensor(known, dtype=torch.float32) if rewards and len(known) == len(rewards) else None
+
+
+def _trees(pairs: Sequence[tuple[int, int | None]]) -> Tensor | None:
+    """A number for each pair of group and tree, row by row; None where a row was sampled without trees."""
+    if any(tree is None for _, tree in pairs):
+        return None
+    numbers = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    return torch.tensor([numbers[pair] for pair in pairs], dtype=torch.int64)
 
 
 def _gains(rows: Sequence[Trajectory]) -> Tensor | None:

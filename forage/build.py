@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from forage.models.causal_lm import Policy
 
 log = logging.getLogger(__name__)
-COLUMNS = frozenset({"advantages_BT", "baselines_B", "gains_BT", "old_logprobs_BT", "ref_logprobs_BT"})
+COLUMNS = frozenset({"advantages_BT", "baselines_B", "gains_BT", "old_logprobs_BT", "ref_logprobs_BT", "tree_B"})
 """Optional batch columns that a run without a critic can fill in."""
 
 
@@ -208,6 +208,8 @@ def _check_needs(config: Config, name: str, needs: frozenset[str]) -> None:
         raise ConfigError(f"{name} = {kind!r} reads a critic's values, and there is none: set critic=own (or shared)")
     if "ref_logprobs_BT" in needs and not config.learner.options.get("kl_coef"):
         raise ConfigError(f"{name} = {kind!r} needs a reference model, which is held only with learner.kl_coef above 0")
+    if "tree_B" in needs and not config.rollout.trees:
+        raise ConfigError(f"{name} = {kind!r} compares the episodes of a tree, and none is grown: set rollout.trees=2")
     if missing := needs - COLUMNS - {"values_BT"}:
         raise ConfigError(f"{name} = {kind!r} needs {', '.join(sorted(missing))}, which nothing in this run computes")
 
@@ -243,9 +245,12 @@ def source(
     """What gives each step its groups, as the advantage estimator needs them.
 
     Raises:
-        ConfigError: groups with equal rewards are to be replaced, but are no waste with this estimator.
+        ConfigError: groups with equal rewards are to be replaced, but are no waste with this estimator; or a group has
+            more trees than episodes.
     """
     chosen, algorithm = config.rollout, config.algorithm
+    if chosen.trees > chosen.samples:
+        raise ConfigError(f"rollout.trees = {chosen.trees}, but a group has only rollout.samples = {chosen.samples}")
     refill = algorithm.equal_groups == "refill"
     if refill and not estimator.group_relative:
         raise ConfigError(
@@ -257,6 +262,7 @@ def source(
         rollout(config, decoder, writer, place.retriever, chosen.temperature),
         scorer,
         samples=chosen.samples,
+        trees=chosen.trees,
         seed=config.run.seed,
         greedy=rollout(config, decoder, writer, place.retriever, 0.0) if greedy else None,
         leave_out=[StopReason(stop) for stop in algorithm.leave_out],

@@ -95,6 +95,8 @@ class Rollout:
     """questions a step"""
     samples: Positive = 8
     """episodes a question; they form a group"""
+    trees: Count = 0
+    """episodes of a group that begin at its question; others branch off from them between turns; 0: all begin there"""
     staleness: Count = 0
     """optimizer updates between playing a group and learning from it, as in asynchronous training; 0: none"""
     max_searches: Count = 4
@@ -131,7 +133,7 @@ class Advantage(Part):
 
     kind: str = "grpo"
     """grpo, dr_grpo, rloo, reinforce, reinforce_pp, reinforce_pp_baseline, remax, gae, gae_all_tokens, gigpo,
-    turn_credit, ig_search, rejection (docs/algorithms.md), or package.module:Class"""
+    turn_credit, tree_grpo, ig_search, rejection (docs/algorithms.md), or package.module:Class"""
 
 
 @dataclass(slots=True)

@@ -45,15 +45,16 @@ def flatten(metrics: Metrics) -> dict[str, float]:
 def episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Lengths, searches, invalid turns and endings of episodes."""
     stops = Counter(trajectory.stop for trajectory in trajectories)
-    acted = [sum(t.acted) for t in trajectories]
+    acted, taken = [sum(t.acted) for t in trajectories], [t.taken_tokens for t in trajectories]
     metrics = {
         "episode/searches": mean([t.searches for t in trajectories]),
         "episode/turns": mean([len(t.turns) for t in trajectories]),
         "episode/tokens": mean([len(t.tokens) for t in trajectories]),
         "episode/acted_tokens": mean(acted),
+        **({"episode/reused_tokens": mean(taken)} if any(t.tree is not None for t in trajectories) else {}),
         **_thoughts(trajectories),
         "episode/invalid": mean([sum(isinstance(turn.action, Invalid) for turn in t.turns) for t in trajectories]),
-        "engine/wasted": sum(t.wasted for t in trajectories) / max(sum(acted), 1),
+        "engine/wasted": sum(t.wasted for t in trajectories) / max(sum(acted) - sum(taken), 1),
     }
     return metrics | {f"stop/{reason.value}": stops[reason] / max(len(trajectories), 1) for reason in StopReason}
 

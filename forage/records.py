@@ -28,6 +28,8 @@ def to_record(trajectory: Trajectory, scores: Scores | None = None, **more: Any)
         },
         "group": trajectory.group,
         "sample": trajectory.sample,
+        "tree": trajectory.tree,
+        "taken_turns": trajectory.taken_turns,
         "tokens": trajectory.tokens,
         "acted": trajectory.acted,
         "logprobs": [round(value, 4) for value in trajectory.logprobs],
@@ -61,6 +63,8 @@ def from_record(record: Record) -> Trajectory:
             for turn in record["turns"]
         ],
         stop=StopReason(record["stop"]),
+        tree=record.get("tree"),
+        taken_turns=record.get("taken_turns", 0),
     )
 
 

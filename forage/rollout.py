@@ -44,9 +44,13 @@ class Limits:
 async def play(
     trajectory: Trajectory, policy: Policy, renderer: Renderer, retriever: Retriever, k: int, limits: Limits
 ) -> None:
-    """Play one episode to its end. `trajectory` is written as it goes; its `stop` says how it ended."""
-    trajectory.observe(renderer.prompt(trajectory.question.text))
-    for searches_left in range(limits.max_searches, -1, -1):
+    """Play one episode to its end. `trajectory` is written as it goes; its `stop` says how it ended.
+
+    What stands in it already (a branch) counts towards the limits.
+    """
+    if not trajectory.tokens:
+        trajectory.observe(renderer.prompt(trajectory.question.text))
+    for searches_left in range(limits.max_searches - len(trajectory.turns), -1, -1):
         room = limits.max_tokens - len(trajectory.tokens)
         if room <= 0:
             trajectory.stop = StopReason.CONTEXT_FULL
@@ -121,11 +125,16 @@ class Rollout:
         on_token: Callable[[int], None] | None = None,
     ) -> Trajectory:
         """Play one episode with the engine; `seed` is the stream its turns' seeds derive from."""
-        trajectory = Trajectory(question, group or question.id, sample)
+        return await self.play_on(Trajectory(question, group or question.id, sample), seed=seed, on_token=on_token)
+
+    async def play_on(
+        self, trajectory: Trajectory, *, seed: tuple[int, ...] = (0,), on_token: Callable[[int], None] | None = None
+    ) -> Trajectory:
+        """Play an episode from where it stands to its end, and return it."""
         async with self.engine.session(trajectory.group) as session:
 
             async def policy(so_far: Trajectory, max_tokens: int) -> Completion:
-                seeded = turn_seed(*seed, sample, len(so_far.turns))
+                seeded = turn_seed(*seed, trajectory.sample, len(so_far.turns))
                 sampling = Sampling(max_tokens, self.temperature, seeded, self.renderer.stop)
                 return await session.generate(so_far.tokens, sampling, on_token)
 

@@ -10,7 +10,7 @@ Axes, used as suffixes wherever a tensor or array is named:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +167,8 @@ class Trajectory:
     stop: StopReason | None = None
     failure: str = ""  # the retriever's message when stop is RETRIEVER_ERROR
     wasted: int = 0  # decoded tokens that no action came of (turns cut by a limit or without an action)
+    tree: int | None = None  # number of its tree among those of the group; None: sampled without trees
+    taken_turns: int = 0  # turns that were taken over from another episode of its tree; those behind are its own
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Append tokens that the policy is shown."""
@@ -187,6 +189,25 @@ class Trajectory:
         self.versions += versions
         self.turn += [len(self.turns)] * len(tokens)
 
+    def branch(self, turn: int, sample: int) -> Trajectory:
+        """An episode of the same tree that begins as this one, up to where turn `turn` was sampled, to be played on."""
+        tags = enumerate(zip(self.turn, self.acted, strict=True))
+        end = next((t for t, (number, acted) in tags if acted and number == turn), len(self.tokens))
+        return replace(
+            self,
+            sample=sample,
+            tokens=self.tokens[:end],
+            acted=self.acted[:end],
+            logprobs=self.logprobs[:end],
+            versions=self.versions[:end],
+            turn=self.turn[:end],
+            turns=[replace(taken) for taken in self.turns[:turn]],
+            stop=None,
+            failure="",
+            wasted=0,
+            taken_turns=turn,
+        )
+
     @property
     def answer(self) -> str | None:
         """The text of the answer action; None where the episode ended without one."""
@@ -195,8 +216,18 @@ class Trajectory:
 
     @property
     def searches(self) -> int:
-        """Searches that were really run."""
+        """Searches that were really run, those of turns taken over included."""
         return sum(bool(turn.results) for turn in self.turns)
+
+    @property
+    def own_searches(self) -> int:
+        """Searches that were run for this episode."""
+        return sum(bool(turn.results) for turn in self.turns[self.taken_turns :])
+
+    @property
+    def taken_tokens(self) -> int:
+        """Acted tokens that were taken over from another episode, and not decoded for this one."""
+        return sum(acted for acted, turn in zip(self.acted, self.turn, strict=True) if turn < self.taken_turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +325,7 @@ class Batch:
     advantages_BT: Tensor | None = None
     returns_BT: Tensor | None = None  # what the critic learns
     baselines_B: Tensor | None = None  # float32, reward of the greedy episode of the row's question
+    tree_B: Tensor | None = None  # int64, a number for each tree of the batch; rows of a tree need not be adjacent
     gains_BT: Tensor | None = None  # float32, gain of the search that a token is of; NaN where it is of none measured
     judged_BT: Tensor | None = None  # bool, what a critic judges and learns where that is more than acted_BT
     sampled_BT: Tensor | None = None  # bool, where observed tokens are learned too: which of acted_BT were sampled

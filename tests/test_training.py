@@ -114,6 +114,7 @@ def test_a_queue_of_old_groups_survives_a_kill_to_the_bit(tmp_path):
         ["algorithm.equal_groups=refill", "rollout.staleness=1", "learner.minibatch_questions=2"],
         ["algorithm.advantage=remax"],
         ["algorithm.advantage=ig_search"],
+        ["algorithm.advantage=tree_grpo", "rollout.trees=2", "rollout.samples=4", "rollout.staleness=1"],
         ['algorithm.leave_out=["no_answer"]', "algorithm.advantage=rloo", "learner.minibatch_questions=1"],
     ],
 )

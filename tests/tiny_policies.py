@@ -41,8 +41,8 @@ def tiny_policy(family="Qwen2", dtype=torch.float32, seed=0, **options):
 
 
 def episode(rng, prompt, turns=2, group="g", sample=0):
-    """A prompt, then turns of 1-4 sampled tokens with 0-5 observed ones between."""
-    row = Trajectory(Question("q", "", ("a",)), group, sample)
+    """A prompt, then turns of 1-4 sampled tokens with 0-5 observed ones between; every other sample is of one tree."""
+    row = Trajectory(Question("q", "", ("a",)), group, sample, tree=sample % 2)
     row.observe(prompt)
     for turn in range(turns):
         size = rng.randint(1, 4)

@@ -8,8 +8,12 @@ from collections.abc import Collection, Sequence
 from forage.concurrency import together
 from forage.errors import RewardError
 from forage.interfaces import Reward
-from forage.rollout import Rollout
+from forage.rollout import Rollout, turn_seed
+from forage.sources.trees import branches
 from forage.types import Group, Harvest, Question, Scores, StopReason, Trajectory
+
+Seed = tuple[int, int, int]
+"""What the seeds of a group derive from: the run's, the step, the group's position in it."""
 
 
 class Player:
@@ -19,6 +23,8 @@ class Player:
         rollout: what episodes are played with.
         reward: scores the samples of a question together.
         samples: episodes a question.
+        trees: how many of them begin at the question; when these have ended, the others branch off from them. 0: all
+            begin there.
         seed: of the run.
         greedy: plays one episode more a question, whose reward is the group's baseline; it is not learned from.
         leave_out: episodes that ended so are rewarded, but not learned from.
@@ -31,41 +37,53 @@ class Player:
         reward: Reward,
         *,
         samples: int,
+        trees: int = 0,
         seed: int,
         greedy: Rollout | None = None,
         leave_out: Collection[StopReason] = (),
         min_samples: int = 1,
     ) -> None:
-        self._reward, self._samples, self._seed = reward, samples, seed
+        self._reward, self._samples, self._trees, self._seed = reward, samples, trees, seed
         self._rollouts = [rollout] * samples + ([greedy] if greedy else [])
         self._leave_out, self._min_samples = frozenset(leave_out), min_samples
 
     async def play(self, questions: Sequence[Question], *, step: int, first: int = 0) -> Harvest:
         """One group a question; their numbers in the step count from `first`, and seeds derive from them."""
-        started, ended = time.perf_counter(), []
-
-        async def one(position: int, question: Question, sample: int) -> Trajectory:
-            trajectory = await self._rollouts[sample].episode(
-                question,
-                group=f"{question.dataset}/{question.id}/{position}",
-                sample=sample,
-                seed=(self._seed, step, position),
-            )
-            ended.append(time.perf_counter())
-            return trajectory
-
-        size = len(self._rollouts)
-        episodes = await together(
-            one(position, question, sample)
-            for position, question in enumerate(questions, start=first)
-            for sample in range(size)
-        )
-        harvest = Harvest([], seconds=time.perf_counter() - started)
-        harvest.tail_seconds = ended[-1] - ended[int(0.9 * (len(ended) - 1))]
-        groups = [episodes[begin : begin + size] for begin in range(0, len(episodes), size)]
+        started = time.perf_counter()
+        seeds = [(self._seed, step, position) for position in range(first, first + len(questions))]
+        groups = [self._begun(question, seed[-1]) for question, seed in zip(questions, seeds, strict=True)]
+        tail_seconds = await self._play_on(groups, seeds)
+        if self._trees:
+            tail_seconds += await self._grow(groups, seeds)
+        harvest = Harvest([], seconds=time.perf_counter() - started, tail_seconds=tail_seconds)
         for group, whole in zip(groups, await together(map(self._rewarded, groups)), strict=True):
             self._gather(harvest, group, whole)
         return harvest
+
+    def _begun(self, question: Question, position: int) -> list[Trajectory]:
+        """The episodes of a question that begin with it."""
+        group = f"{question.dataset}/{question.id}/{position}"
+        samples = [*range(self._trees or self._samples), *range(self._samples, len(self._rollouts))]
+        return [Trajectory(question, group, s, tree=s if s < self._trees else None) for s in samples]
+
+    async def _grow(self, groups: Sequence[list[Trajectory]], seeds: Sequence[Seed]) -> float:
+        """Fill the groups up with branches, before the greedy episodes, and play these; returns as `_play_on`."""
+        rooted = zip(groups, seeds, strict=True)
+        begun = [branches(group[: self._trees], self._samples, turn_seed(*seed)) for group, seed in rooted]
+        for group, branched in zip(groups, begun, strict=True):
+            group[self._trees : self._trees] = branched
+        return await self._play_on(begun, seeds)
+
+    async def _play_on(self, groups: Sequence[Sequence[Trajectory]], seeds: Sequence[Seed]) -> float:
+        """Play all to their ends, side by side; returns the seconds behind the end of nine in ten."""
+        ended = []
+
+        async def one(trajectory: Trajectory, seed: Seed) -> None:
+            await self._rollouts[trajectory.sample].play_on(trajectory, seed=seed)
+            ended.append(time.perf_counter())
+
+        await together(one(trajectory, seed) for group, seed in zip(groups, seeds, strict=True) for trajectory in group)
+        return ended[-1] - ended[int(0.9 * (len(ended) - 1))] if ended else 0.0
 
     async def _rewarded(self, episodes: list[Trajectory]) -> Group | None:
         """One question's samples, and as their baseline what the greedy episode earned; None where all of the samples
@@ -82,7 +100,7 @@ class Player:
         """Add one question's episodes to the harvest."""
         failed = [_failed(t) for t in episodes]
         harvest.failed += [t for t in episodes if _failed(t)]
-        harvest.searches += sum(t.searches for t in episodes) + sum(failed)
+        harvest.searches += sum(t.own_searches for t in episodes) + sum(failed)
         if whole is None:
             harvest.gone += 1
         elif any(failed[self._samples :]):

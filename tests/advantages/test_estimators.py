@@ -19,7 +19,7 @@ from forage.registry import PARTS, find
 from forage.types import Group, Scores
 
 NAMES = sorted(PARTS["algorithm.advantage"])
-RELATIVE = {"dr_grpo", "grpo", "rloo"}
+RELATIVE = {"dr_grpo", "grpo", "rloo", "tree_grpo"}
 SEEDS = st.integers(0, 10**6)
 
 
@@ -113,6 +113,7 @@ def test_rows_may_stand_in_any_order(name, seed):
         ("reinforce_pp", {}),
         ("reinforce_pp_baseline", {}),
         ("gigpo", {"gamma": 1.0}),
+        ("tree_grpo", {}),
     ],
 )
 @given(seed=SEEDS, more=st.sampled_from([-3.0, 0.5, 100.0]))

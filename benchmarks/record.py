@@ -18,7 +18,8 @@ from common import STEP, describe_step, recorded_step, show
 from forage.configure import load
 from forage.interrupt import Interrupt
 from forage.records import to_record, write_records
-from forage.training import open_run, train
+from forage.run import open_run
+from forage.training import train
 
 
 class After:

@@ -6,65 +6,21 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forage import build, checkpoint
+from forage import checkpoint
 from forage.batch import chosen, collate
 from forage.config import Config
 from forage.errors import CheckpointError, CollapseError
 from forage.evaluation import SUMMARY, Summary, evaluate
-from forage.gain import Gain
-from forage.health import Health, take_back, with_retries
-from forage.interfaces import AdvantageEstimator, Engine, Learner, Source, WeightSync
+from forage.health import take_back, with_retries
 from forage.interrupt import Interrupt
-from forage.metrics import Clock, engine_metrics, flatten, harvest_metrics, rates, search_metrics
+from forage.metrics import engine_metrics, flatten, harvest_metrics, rates, search_metrics
 from forage.records import to_record, write_records
-from forage.resume import cut_back
-from forage.retrievers.gather import Gather
-from forage.rollout import Rollout
+from forage.run import Run, open_run
 from forage.runfolder import RunFolder
-from forage.trackers.fanout import Fanout
 from forage.types import Batch, Harvest
-from forage.weights.shared import SharedWeights
-
-
-@dataclass(slots=True)
-class Run:
-    """All that a training run works with. `step` is the last one done."""
-
-    config: Config
-    folder: Path
-    source: Source
-    learner: Learner
-    engine: Engine
-    weights: WeightSync
-    advantage: AdvantageEstimator
-    gain: Gain | None
-    greedy: Rollout
-    held_out: build.Place
-    searcher: Gather
-    tracker: Fanout
-    health: Health
-    interrupt: Interrupt
-    step: int = 0
-    clock: Clock = field(default_factory=Clock)
-
-    @property
-    def drops_equal(self) -> bool:
-        """Whether groups with equal rewards are left out: only where they would teach nothing."""
-        return build.drops_equal(self.config, self.advantage)
-
-    @property
-    def chooses(self) -> bool:
-        """Whether rows without an advantage are left out of what is learned, and of its counts."""
-        return bool(getattr(self.advantage, "chooses", False))
-
-    def remaining_steps(self) -> Iterator[int]:
-        """The steps still to do; ends early, after a whole step, when the user interrupts."""
-        while self.step < self.config.train.steps and not self.interrupt.asked:
-            yield self.step + 1
 
 
 async def train(run: Run) -> None:
@@ -262,41 +218,3 @@ def read_summary(folder: Path, step: int) -> Summary:
     """The evaluation of a step, as it was written; empty where there is none."""
     path = folder / "eval" / f"step-{step:06d}" / SUMMARY
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool) -> Run:
-    """Build every part of a run, the reward first (its judge may lack a key); a resumed one is cut back to its last
-    checkpoint."""
-    build.use_threads(config)
-    reward = build.reward(config)
-    at = checkpoint.latest(folder / "checkpoints") if resume else None
-    step = checkpoint.step_of(at) if at else 0
-    if resume:
-        cut_back(folder, step)
-    model = build.policy(config)
-    here, held_out = build.places(config)
-    writer = build.renderer(config, model.tokenizer)
-    decoder = build.engine(config, model, lockstep=here.retriever.in_process)
-    learner = build.learner(config, model, updates=config.train.steps)
-    advantage = build.advantage(config)
-    source = build.source(config, here, decoder, writer, reward, advantage)
-    if at:
-        learner.load(at)
-        source.load(at)
-    return Run(
-        config,
-        folder,
-        source,
-        learner,
-        decoder,
-        SharedWeights(learner, decoder),
-        advantage,
-        build.gain(config, writer, learner, advantage),
-        build.rollout(config, decoder, writer, held_out.retriever, 0.0),
-        held_out,
-        here.retriever,
-        Fanout(build.trackers(config, folder, config.train.steps)),
-        Health(folder, config),
-        interrupt,
-        step,
-    )

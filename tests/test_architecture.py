@@ -21,7 +21,7 @@ LAYERS = (
     {"engines", "learners", "weights"},
     {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health", "gain"},
     {"build"},
-    {"evaluation"},
+    {"evaluation", "run"},
     {"training", "sft", "ask", "search", "export", "doctor", "needs", "reporting", "report", "compare"},
     {"demo"},
     {"boundary", "output", "cli", "__main__"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from advantage_vectors import gae_masked, gae_unmasked, grpo_advantage, reinforce_plus_plus, remax, rloo, whitening
 from answer_vectors import answer_normalization, exact_match_topic, format_reward, substring_match, token_f1_topic
+from http_vectors import http_contract
 from learner_vectors import kl_controller, kl_in_reward, rollout_correction, value_loss
 from loss_vectors import kl_estimators, logprob_entropy, loss_aggregation, policy_loss
 from vectors import close
@@ -54,6 +55,7 @@ TOPICS = {
     "kl_controller": kl_controller,
     "kl_in_reward": kl_in_reward,
     "hyperparameters": hyperparameters,
+    "http_contract": http_contract,
 }
 
 

@@ -31,8 +31,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-LOOK_EVERY_S = 2.0
-OPEN_AGAIN_S = 5.0
+LOOK_EVERY_S = 1.0
+OPEN_AGAIN_S = 2.0
 _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
 _METHODS = {"/retrieve": "POST", "/v1/search": "POST"} | dict.fromkeys(
     ("/v1/info", "/health", "/ready", "/metrics", "/openapi.json"), "GET"

@@ -184,7 +184,7 @@ def learner(config: Config, model: Policy, *, loss: Any = None, updates: int) ->
             raise ConfigError("learner.correction weighs sampled tokens; supervised learning has none: leave it out")
         return part(config, "learner", model, loss, config.rollout.temperature, updates, None)
     loss = part(config, "algorithm.loss")
-    _check_needs(config, "algorithm.loss", loss.needs)
+    _check_loss(config, loss)
     return part(config, "learner", model, loss, config.rollout.temperature, updates, critic(config, model))
 
 
@@ -212,6 +212,24 @@ def _check_needs(config: Config, name: str, needs: frozenset[str]) -> None:
         raise ConfigError(f"{name} = {kind!r} compares the episodes of a tree, and none is grown: set rollout.trees=2")
     if missing := needs - COLUMNS - {"values_BT"}:
         raise ConfigError(f"{name} = {kind!r} needs {', '.join(sorted(missing))}, which nothing in this run computes")
+
+
+def _check_loss(config: Config, loss: Any) -> None:
+    """Refuse a loss that lacks what it reads, or does nothing."""
+    kind, estimator = config.algorithm.loss.kind, config.algorithm.advantage.kind
+    _check_needs(config, "algorithm.loss", loss.needs)
+    given = part(config, "algorithm.advantage").needs
+    if missing := loss.needs & {"baselines_B", "gains_BT"} - given:
+        raise ConfigError(
+            f"algorithm.loss = {kind!r} needs {', '.join(sorted(missing))}, which are filled in for an advantage "
+            f"estimator that reads them, and algorithm.advantage = {estimator!r} does not"
+        )
+    size, questions = config.learner.options.get("minibatch_questions", 1), config.rollout.questions
+    if getattr(loss, "needs_several_steps", False) and not (0 < size < questions or config.rollout.staleness):
+        raise ConfigError(
+            f"algorithm.loss = {kind!r} acts on what moved within a batch, but each batch is one optimizer step: set "
+            f"learner.minibatch_questions below rollout.questions = {questions}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

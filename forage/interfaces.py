@@ -161,7 +161,7 @@ class PolicyLoss(Protocol):
     """The loss of each token, unreduced [B,T]; aggregation, KL and entropy are the learner's terms.
 
     One with `reads_equal_groups = True` teaches something where all advantages are 0, too: then groups of equal rewards
-    are not left out.
+    are not left out. One with `needs_several_steps = True` is refused where a batch is one optimizer step.
     """
 
     needs: frozenset[str]

@@ -39,6 +39,12 @@ class NeedsReference:
     needs = frozenset({"ref_logprobs_BT"})
 
 
+class NeedsBaselines:
+    """A loss that reads what greedy episodes earned."""
+
+    needs = frozenset({"baselines_B"})
+
+
 class Broken:
     """A search engine that is down."""
 

@@ -35,6 +35,7 @@ def forage(*words, cwd):
         ("search=odd_parts:Broken", 1, "connection refused"),
         ("reward=odd_parts:not_a_number", 1, "not_a_number"),
         ("algorithm.loss=odd_parts:NeedsReference", 2, "learner.kl_coef"),
+        ("algorithm.loss=odd_parts:NeedsBaselines", 2, "algorithm.advantage = 'grpo' does not"),
         ("search.k=500", 2, "search.k = 500"),
         ("rollout.max_observation_tokens=2", 2, "max_observation_tokens = 2"),
         ("trian.steps=3", 2, "train"),

@@ -46,6 +46,7 @@ class LLDSLoss:
 
     needs: frozenset[str] = frozenset({"advantages_BT"})
     reads_equal_groups = True
+    needs_several_steps = True
 
     def __init__(
         self,

@@ -1,11 +1,13 @@
 """Who is held fast: tokens that got less likely, in actions that got less likely, of episodes that are not bad."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from vectors import rows_of
 
+from forage import build
 from forage.configure import load
 from forage.errors import ConfigError
 from forage.losses.clip import ClipLoss
@@ -68,3 +70,19 @@ def test_the_clip_of_the_base_is_an_option():
     assert (loss.base.clip_low, loss.base.clip_high) == (3e-4, 0.01)
     with pytest.raises(ConfigError, match="did you mean 'gspo'"):
         load("smoke", ["algorithm.loss=llds", "algorithm.loss.base=gpso"])
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ([], True),
+        (["learner.minibatch_questions=99"], True),
+        (["learner.minibatch_questions=1"], False),
+        (["rollout.staleness=1"], False),
+    ],
+)
+def test_it_is_refused_where_nothing_moves_within_a_batch(words, refused):
+    config = load("smoke", ["algorithm.loss=llds", "rollout.questions=2", *words])
+    policy = build.policy(config)
+    with pytest.raises(ConfigError, match="acts on what moved within a batch") if refused else nullcontext():
+        build.learner(config, policy, updates=1)

@@ -22,12 +22,13 @@ PARTS: dict[str, dict[str, str]] = {
         "http": "forage.retrievers.http:HttpRetriever",
         "indexed": "forage.retrievers.indexed:IndexedRetriever",
         "random": "forage.retrievers.random:RandomRetriever",
+        "web": "forage.retrievers.web.search:WebSearch",
     },
     "index": {
         "bm25": "forage.indexing.bm25:BM25Builder",
     },
     "reader": {
-        "bm25": "forage.retrievers.bm25_index:BM25Index",
+        "bm25": "forage.retrievers.bm25:BM25Index",
     },
     "engine": {
         "local": "forage.engines.local:LocalEngine",

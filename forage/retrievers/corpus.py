@@ -42,7 +42,14 @@ class Corpus:
         Raises:
             ConfigError: k is less than 1 or more than there are passages.
         """
-        if not 1 <= k <= len(self):
-            raise ConfigError(
-                f"search.k = {k}, but the corpus holds {len(self)} passages: set it from 1 to {len(self)}"
-            )
+        check_k(k, len(self))
+
+
+def check_k(k: int, passages: int) -> None:
+    """Refuse a k that so many passages can't serve.
+
+    Raises:
+        ConfigError: k is less than 1 or more than there are passages.
+    """
+    if not 1 <= k <= passages:
+        raise ConfigError(f"search.k = {k}, but the corpus holds {passages} passages: set it from 1 to {passages}")

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forage.errors import ConfigError, DataError
-from forage.retrievers.bm25 import BM25Retriever, top_k
+from forage.retrievers.bm25 import BM25Retriever
+from forage.retrievers.scoring import top_k
 from forage.types import Passage
 
 SAMPLE = Path(__file__).parents[1] / "data" / "hotpotqa_sample"

@@ -22,7 +22,7 @@ from forage.server.board import Board
 from forage.server.cache import AnswerCache
 from forage.server.contract import Asked, answer, encoded, read_retrieve, read_search
 from forage.server.desk import Desk
-from forage.server.limits import Limits
+from forage.server.limits import LIMITS, Limits
 from forage.server.log import Log
 from forage.server.openapi import description
 from forage.server.refusal import Refusal
@@ -83,13 +83,13 @@ class Service:
         self,
         open_index: Callable[[], Opened],
         *,
-        limits: Limits | None = None,
+        limits: Limits = LIMITS,
         token: str = "",
         board: Board | None = None,
         log: Log | None = None,
         on_failure: Callable[[str], None] | None = None,
     ) -> None:
-        self.limits, self.board, self.log = limits or Limits(), board or Board(), log or Log()
+        self.limits, self.board, self.log = limits, board or Board(), log or Log()
         self._open, self._on_failure, self._token = open_index, on_failure, token.encode()
         self._cache = AnswerCache(self.limits.cache_mb * 10**6)
         self._opened: Opened | None = None

@@ -55,3 +55,7 @@ class Limits:
         """What a client has to know."""
         names = ("k", "max_k", "max_queries", "max_query_chars", "max_request_bytes", "answer_s")
         return {name: getattr(self, name) for name in names}
+
+
+LIMITS = Limits()
+"""Those of a service that names none."""

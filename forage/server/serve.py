@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forage.errors import ConfigError, MissingExtra, ServiceError
 from forage.server.app import Opened
-from forage.server.limits import Limits
+from forage.server.limits import LIMITS, Limits
 from forage.server.log import Log
 
 
@@ -21,7 +21,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int,
     workers: int = 1,
-    limits: Limits | None = None,
+    limits: Limits = LIMITS,
     token: str = "",
     insecure: bool = False,
 ) -> None:
@@ -41,7 +41,7 @@ def serve(
         ServiceError: the address can't be had, or the index can't be opened.
         MissingExtra: uvicorn is not installed.
     """
-    run(partial(open_folder, index), host, port, workers, limits or Limits(), token, insecure)
+    run(partial(open_folder, index), host, port, workers, limits, token, insecure)
 
 
 def run(

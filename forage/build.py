@@ -202,6 +202,16 @@ def critic(config: Config, model: Policy) -> Any:
     return built
 
 
+def check_algorithm(config: Config) -> None:
+    """Build estimator and loss, to see that they go together with the rest before a model is loaded.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    advantage(config)
+    _check_loss(config, part(config, "algorithm.loss"))
+
+
 def _check_needs(config: Config, name: str, needs: frozenset[str]) -> None:
     kind = config.part(name).kind
     if "values_BT" in needs and config.critic.kind == "none":

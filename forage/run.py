@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forage import build, checkpoint
 from forage.config import Config
+from forage.configure import changed
 from forage.gain import Gain
 from forage.health import Health
 from forage.interfaces import AdvantageEstimator, Engine, Learner, Source, WeightSync
@@ -59,7 +60,13 @@ class Run:
 
 def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool) -> Run:
     """Build every part of a run, the reward first (its judge may lack a key); a resumed one is cut back to its last
-    checkpoint."""
+    checkpoint.
+
+    Raises:
+        ConfigError: parts do not go together, in the run or in what it would go on with after a collapse.
+    """
+    for planned in (config, *([changed(config, config.diagnosis.retry)] if config.diagnosis.retry else [])):
+        build.check_algorithm(planned)
     build.use_threads(config)
     reward = build.reward(config)
     at = checkpoint.latest(folder / "checkpoints") if resume else None

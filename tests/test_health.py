@@ -129,6 +129,13 @@ def test_retries_are_checked_before_a_run_begins(tmp_path):
         config(tmp_path, RETRY)
 
 
+def test_what_a_run_would_go_on_with_is_checked_before_it_starts(tmp_path):
+    retry = 'diagnosis.retry=["algorithm.advantage=gae"]'
+    with pytest.raises(ConfigError, match="set critic=own"):
+        train_from_config(config(tmp_path / "run", ROLLBACK[0], retry))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_configuration_is_changed_as_a_whole(tmp_path):
     before = config(tmp_path)
     assert changed(before, []) == before

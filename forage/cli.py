@@ -354,12 +354,14 @@ def serve(
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Passages, where a request names no number.")] = LIMITS.k,
     max_k: Annotated[int, typer.Option(min=1, help="Passages a query, at most.")] = LIMITS.max_k,
     max_queries: Annotated[int, typer.Option(min=1, help="Queries a request, at most.")] = LIMITS.max_queries,
-    max_query_chars: Annotated[int, typer.Option(min=1, help="Characters of a query, at most.")] = LIMITS.max_query_chars,
-    max_request_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request, at most.")] = LIMITS.max_request_bytes,
+    max_query_chars: Annotated[int, typer.Option(min=1, help="Longest query, characters.")] = LIMITS.max_query_chars,
+    max_request_bytes: Annotated[int, typer.Option(min=1, help="Largest request, bytes.")] = LIMITS.max_request_bytes,
     max_queue: Annotated[int, typer.Option(min=1, help="Queries of a worker that may wait.")] = LIMITS.max_queue,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds from a request to its answer.")] = LIMITS.answer_s,
-    grace: Annotated[float, typer.Option(min=0.001, help="Seconds for requests in flight when it is stopped.")] = LIMITS.grace_s,
-    cache_mb: Annotated[int, typer.Option(min=0, help="MB of answers that a worker remembers; 0: none.")] = LIMITS.cache_mb,
+    grace: Annotated[
+        float, typer.Option(min=0.001, help="Seconds to end what is in flight when stopped.")
+    ] = LIMITS.grace_s,
+    cache_mb: Annotated[int, typer.Option(min=0, help="MB of answers a worker remembers; 0: none.")] = LIMITS.cache_mb,
     token_env: Annotated[str, typer.Option(metavar="NAME", help="Environment variable with the clients' token.")] = "",
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the clients' token.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen for other machines without a token.")] = False,

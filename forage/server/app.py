@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sized
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -278,14 +279,17 @@ class Service:
         return _Reply(b'{"status":"ok"}')
 
     def _info(self) -> dict[str, Any]:
-        from forage import __version__
-
         if self._opened is None:
             raise Refusal(503, "not_ready", self._state, retry_after_s=1)
         index = self._opened.info
         if isinstance(self._opened.index, Sized):
             index = {"passages": len(self._opened.index)} | index
-        return {"service": "forage", "version": __version__, "index": index, "limits": self.limits.as_json()}
+        return {
+            "service": "forage",
+            "version": metadata.version("forage-rl"),
+            "index": index,
+            "limits": self.limits.as_json(),
+        }
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:

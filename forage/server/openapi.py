@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -29,8 +30,6 @@ def description(limits: Limits, *, secured: bool) -> dict[str, Any]:
         limits: stand in the description of the requests.
         secured: whether a token is asked for.
     """
-    from forage import __version__
-
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     schemas["SearchBody"]["properties"]["queries"] |= _bounds(limits)
     schemas["RetrieveBody"]["properties"]["queries"] |= _bounds(limits)
@@ -39,7 +38,7 @@ def description(limits: Limits, *, secured: bool) -> dict[str, Any]:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Forage search", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "info": {"title": "Forage search", "version": metadata.version("forage-rl"), "license": {"name": "Apache-2.0"}},
         "paths": _paths(secured),
         "components": components,
     }

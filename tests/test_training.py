@@ -140,6 +140,11 @@ def test_refilling_is_refused_where_groups_of_equal_rewards_teach(tmp_path):
         train_from_config(config(tmp_path / "run", "algorithm.equal_groups=refill", "algorithm.advantage=remax"))
 
 
+def test_more_trees_than_samples_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"rollout\.trees = 4, but a group has only rollout\.samples = 3"):
+        train_from_config(config(tmp_path / "run", "rollout.trees=4"))
+
+
 @pytest.mark.parametrize(("minibatch", "saved"), [(0, ["step-000004"]), (1, [])])
 def test_the_step_before_a_broken_loss_is_saved_if_weights_are_whole(tmp_path, minibatch, saved):
     folder = tmp_path / "run"

@@ -76,7 +76,7 @@ class Search(Part):
     """The search engine that the policy asks."""
 
     kind: str = "bm25"
-    """bm25, empty and random (probes), or package.module:Class"""
+    """bm25, indexed, http, web, opensearch, qdrant, empty, random (docs/retrieval.md), or package.module:Class"""
     k: Positive = 3
     """passages a query"""
     cache_size: Count = 100_000
@@ -153,7 +153,7 @@ class Critic(Part):
     lr: Annotated[float, Meta(gt=0)] = 1e-5
     """learning rate, constant"""
     warmup_steps: Count = 0
-    """updates in which the critic learns alone"""
+    """updates in which the critic learns alone; learner.schedule begins behind them"""
     value_clip: Amount = 0.5
     """how far a value may move in an update before it is pushed no further; 0: as far as it is pushed"""
     max_grad_norm: Annotated[float, Meta(gt=0)] = 1.0

@@ -29,7 +29,8 @@ class Gather:
     Args:
         cache_size: how many (query, k) are remembered, the least recently used are forgotten; 0 for none. Failures are
             never remembered.
-        timeout_s: seconds after which an asynchronous call counts as failed. A synchronous one can't be interrupted.
+        timeout_s: seconds after which an asynchronous call counts as failed. A synchronous one can't be interrupted;
+            one of a retriever with `bounds_itself = True` is not: its requests have timeouts, and take their turns.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Gather:
         self.in_process = hasattr(index, "lookup")  # answers at once, within the same round of the event loop
         self._cache: OrderedDict[_Key, list[Passage]] = OrderedDict()
         self._cache_size = cache_size
-        self._timeout_s = timeout_s
+        self._timeout_s = None if getattr(index, "bounds_itself", False) else timeout_s
         self._waiting: dict[_Key, list[asyncio.Future[Outcome | ConfigError]]] = {}
         self._fresh: list[_Key] = []  # of those that are waited for, the ones not sent yet
         self._round: asyncio.Task[None] | None = None  # sends them
@@ -150,7 +151,8 @@ class Gather:
     def _failure(self, query: str, error: Exception) -> RetrieverError:
         if isinstance(error, RetrieverError):
             return error
-        what = f"no answer in {self._timeout_s:g} s" if isinstance(error, TimeoutError) else repr(error)
+        late = isinstance(error, TimeoutError) and self._timeout_s is not None
+        what = f"no answer in {self._timeout_s:g} s" if late else repr(error)
         failure = RetrieverError(f"the search for {query!r} failed: {what}")
         failure.__cause__ = error
         return failure

@@ -95,7 +95,9 @@ class Judge:
             request=request,
         )
         self._exact = exact
-        self._replies = Replies(Path(cache_file) if cache_file else None, json.dumps([model, dict(request)], sort_keys=True))
+        self._replies = Replies(
+            Path(cache_file) if cache_file else None, json.dumps([model, dict(request)], sort_keys=True)
+        )
 
     async def __call__(self, group: Sequence[Trajectory]) -> list[Scores]:
         prompts = [self._question(trajectory) for trajectory in group]

@@ -1,0 +1,1 @@
+"""Searching the web: providers, pages, and what is refused."""

@@ -54,7 +54,7 @@ class LocalLearner:
         betas: of AdamW.
         weight_decay: of the matrices; norms and biases are not decayed.
         max_grad_norm: gradients are scaled down to this norm.
-        schedule: "constant", "linear" or "cosine"; moves once an update.
+        schedule: "constant", "linear" or "cosine"; moves once an update, from the one in which the policy first learns.
         warmup_steps: updates over which the learning rate rises.
         micro_tokens: packed tokens that are computed at a time.
         minibatch_questions: questions of one optimizer step; 0 takes the whole batch.
@@ -121,7 +121,7 @@ class LocalLearner:
         self.temperature = temperature
         self._correction = Correction(correction, correction_cap, correction_floor) if correction != "none" else None
         self._aggregation = aggregation_of(aggregation, aggregation_constant)
-        self._schedule = Schedule(schedule, warmup_steps, total_steps)
+        self._schedule = Schedule(schedule, warmup_steps, total_steps - self.critic.warmup_steps)
         self._optimizers = build_optimizers(
             policy.model, optimizer, lr=lr, muon_lr=muon_lr, betas=betas, weight_decay=weight_decay
         )
@@ -270,7 +270,7 @@ class LocalLearner:
 
     @property
     def _factor(self) -> float:
-        return self._schedule.factor(self.step)
+        return self._schedule.factor(max(self.step - self.critic.warmup_steps, 0))
 
     def _optimizer_step(self, part: Batch, *, first: bool) -> Metrics:
         """All micro-batches' gradients, then one step of the policy and one of the critic, which starts alone."""

@@ -219,6 +219,14 @@ def test_while_it_warms_up_the_critic_learns_and_the_policy_stays(kind, dtype):
     assert losses[0] > losses[1] > losses[2]
 
 
+def test_the_policy_s_schedule_begins_when_it_learns():
+    """Else the warm-up of its learning rate would be over before its first step."""
+    settings = {"lr": 1e-2, "schedule": "linear", "warmup_steps": 2, "total_steps": 6}
+    learner = with_critic("own", learner=settings, warmup_steps=2)
+    rates = [asyncio.run(learner.update(taught(learner, groups_of(seed=1))))["policy/lr"][0] for _ in range(6)]
+    assert rates == pytest.approx([0.5e-2, 0.5e-2, 0.5e-2, 1e-2, 1e-2, 0.5e-2])
+
+
 def test_a_critic_that_nobody_reads_holds_nothing_up():
     learner = with_critic("own", learner={"lr": 1e-2}, warmup_steps=5)
     before = {name: weight.clone() for name, weight in learner.critic.module.named_parameters()}

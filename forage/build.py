@@ -158,6 +158,11 @@ def advantage(config: Config) -> AdvantageEstimator:
             f"rollout.samples = {samples}, but algorithm.advantage = {config.algorithm.advantage.kind!r} compares "
             f"samples of a question and needs {smallest}; raise it, or set algorithm.advantage=reinforce_pp"
         )
+    if getattr(built, "chooses", False) and config.learner.options.get("kl_in") == "reward":
+        raise ConfigError(
+            f"algorithm.advantage = {config.algorithm.advantage.kind!r} chooses episodes by their rewards, and "
+            "learner.kl_in = 'reward' would change which are right: set learner.kl_in=loss"
+        )
     if getattr(built, "judges_shown", False) and config.critic.kind == "shared":
         raise ConfigError(
             f"algorithm.advantage = {config.algorithm.advantage.kind!r} reads values of retrieved tokens, where a "

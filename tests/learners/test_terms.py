@@ -241,6 +241,12 @@ def test_the_kl_of_shown_tokens_is_that_of_the_policy_too():
     assert metrics["policy/kl_ref"] == pytest.approx((0.0, 1.0), abs=1e-12)
 
 
+def test_episodes_are_not_chosen_by_rewards_that_a_kl_has_changed():
+    config = load("smoke", ["algorithm.advantage=rejection", "learner.kl_coef=0.1", "learner.kl_in=reward"])
+    with pytest.raises(ConfigError, match=r"learner\.kl_in=loss"):
+        build.advantage(config)
+
+
 def test_supervised_learning_has_nothing_to_correct():
     config = load("smoke", ["learner.correction=token"])
     with pytest.raises(ConfigError, match="leave it out"):

@@ -221,7 +221,7 @@ class Pool:
         except TimeoutError:
             return _Attempt(cause=f"{url} gave no answer within {self._attempt_s:g} s")
         except (self._http.ClientError, OSError) as error:
-            return _Attempt(cause=f"{url}: {type(error).__name__}: {error}".rstrip(": "))
+            return _Attempt(cause=f"{url}: {type(error).__name__}: {shown(str(error).encode(errors='replace'))}")
         if response.status in RETRIED:
             after_s = retry_after_s(response.headers.get("retry-after", ""))
             return _Attempt(cause=f"{url}: status {response.status}: {shown(said)}", after_s=after_s)
@@ -253,7 +253,7 @@ async def _read(response: Any) -> bytes:
 def shown(body: bytes) -> str:
     """The beginning of a body, on one line."""
     line = " ".join(body[:1000].decode(errors="replace").split())
-    return (line[:200] + " ...") if len(line) > 200 else line or "an empty body"
+    return (line[:200] + " ...") if len(line) > 200 else line or "(empty)"
 
 
 def _checked(url: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 from forage.errors import ConfigError, ServiceError
 from forage.server.serve import check_exposure, listen, read_token
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 SCRIPT = """
 import sys
 from functools import partial

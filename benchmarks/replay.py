@@ -15,6 +15,7 @@ from forage import build
 from forage.config import Config
 from forage.engines.local import LocalEngine
 from forage.engines.rows import LAST_STEP, RULE, STEP, TOKEN, Rows, Start
+from forage.engines.sampler import Sample
 from forage.engines.stopping import Stops
 from forage.models.causal_lm import Policy
 from forage.retrievers.gather import Gather
@@ -28,8 +29,8 @@ Script = Mapping[int, Sequence[int]]
 class ReplayRows(Rows):
     """Samples as ever, then puts the scripted token in the place of each sampled one."""
 
-    def __init__(self, script: Script, slots: int, max_tokens: int, device: torch.device) -> None:
-        super().__init__(slots, max_tokens, device)
+    def __init__(self, script: Script, slots: int, max_tokens: int, device: torch.device, sample: Sample) -> None:
+        super().__init__(slots, max_tokens, device, sample)
         self._script = script
         self._given = torch.zeros_like(self._tokens)
 
@@ -59,7 +60,8 @@ class ReplayEngine(LocalEngine):
 
     def __init__(self, script: Script, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
-        self._rows = ReplayRows(script, len(self._slots.holders), self._slot_tokens, self._decoder.device)
+        sizes = len(self._slots.holders), self._slot_tokens
+        self._rows = ReplayRows(script, *sizes, self._decoder.device, self._decoder.kernels.sample)
 
 
 @dataclass(frozen=True, slots=True)

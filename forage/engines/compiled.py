@@ -12,14 +12,16 @@ and `even` their number, rounded up to an even one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import torch
 
+from forage.engines.compiled_sampler import draw
 from forage.engines.kernels import TorchKernels
+from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, fetch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,50 +30,21 @@ if TYPE_CHECKING:
     from forage.engines.kv import KVCache
     from forage.engines.weights import Layer, Shape
 
-FLOAT = np.float32
-SUMS = {"reassoc", "contract", "nsz", "arcp"}
-"""Sums may be taken in another order, the same one each time; not-a-number stays what it is."""
-LOG2_E = FLOAT(1 / math.log(2))
-P0, P1, P2, P3, P4, P5, P6 = (FLOAT(math.log(2) ** n / math.factorial(n)) for n in range(7))
-"""Taylor's coefficients of 2^x, for |x| <= 1/2."""
-VECTORS = 32
-"""Floats that a vectorised loop takes at once, where the compiler unrolls it most; what is left over is slow."""
 NONE = np.empty(0, FLOAT)
-LEAST, MOST = FLOAT(-100), FLOAT(126)
-"""Exponents beyond which nothing changes; products with numbers below 2^-126 would be slow."""
-
-compiled = numba.njit(fastmath=SUMS, error_model="numpy", nogil=True, cache=True)
-"""As numpy, without a check of each division."""
 
 
 @compiled
-def _exp(x: np.float32) -> np.float32:
-    """e^x, between 2^-100 and 2^126, without a call, so that loops over it become vectors.
-
-    Relative error below 1e-7 |x| + 2e-7.
-    """
-    power = x * LOG2_E
-    if power < LEAST:
-        power = LEAST
-    if power > MOST:
-        power = MOST
-    exponent = np.int32(power + FLOAT(127.5))  # 127 more than the nearest whole number, as a float32 stores it
-    rest = power - (FLOAT(exponent) - FLOAT(127))
-    fraction = P0 + rest * (P1 + rest * (P2 + rest * (P3 + rest * (P4 + rest * (P5 + rest * P6)))))
-    return fraction * np.int32(exponent << np.int32(23)).view(FLOAT)
-
-
-@compiled
-def _weights(q: np.ndarray, keys: np.ndarray, weights: np.ndarray, n: int) -> None:
+def _weights(q: np.ndarray, keys: np.ndarray, weights: np.ndarray, n: int, values: np.ndarray) -> None:
     """e^(score - largest score) of queries [even, D] and the first `n` keys [C, D], into `weights` [even, C + VECTORS].
 
-    What stands behind them is any number: it fills the last vector.
+    What stands behind them is any number: it fills the last vector. `values` [C, D] are on their way meanwhile.
     """
     D = q.shape[1]
     for g in range(0, len(q), 2):
         w, u = weights[g], weights[g + 1]
         w_largest, u_largest = FLOAT(-np.inf), FLOAT(-np.inf)
         for j in range(n):
+            fetch(values, j * D, (j + 1) * D)
             key, w_score, u_score = keys[j], FLOAT(0), FLOAT(0)
             for d in range(D):
                 w_score += q[g, d] * key[d]
@@ -79,13 +52,16 @@ def _weights(q: np.ndarray, keys: np.ndarray, weights: np.ndarray, n: int) -> No
             w[j], u[j] = w_score, u_score
             w_largest, u_largest = max(w_largest, w_score), max(u_largest, u_score)
         for j in range((n + VECTORS - 1) // VECTORS * VECTORS):
-            w[j] = _exp(w[j] - w_largest)
-            u[j] = _exp(u[j] - u_largest)
+            w[j] = exp(w[j] - w_largest)
+            u[j] = exp(u[j] - u_largest)
 
 
 @compiled
-def _means(weights: np.ndarray, values: np.ndarray, means: np.ndarray, n: int) -> None:
-    """Means of the first `n` values [C, D] by `weights` [even, C], into `means` [even, D]; four values at a time."""
+def _means(weights: np.ndarray, values: np.ndarray, means: np.ndarray, n: int, following: np.ndarray) -> None:
+    """Means of the first `n` values [C, D] by `weights` [even, C], into `means` [even, D]; four values at a time.
+
+    The keys that are `following` [C, D] are on their way meanwhile.
+    """
     D = values.shape[1]
     for g in range(0, len(means), 2):
         w, u, one, other = weights[g], weights[g + 1], means[g], means[g + 1]
@@ -96,6 +72,7 @@ def _means(weights: np.ndarray, values: np.ndarray, means: np.ndarray, n: int) -
             w0, w1, w2, w3 = w[j], w[j + 1], w[j + 2], w[j + 3]
             u0, u1, u2, u3 = u[j], u[j + 1], u[j + 2], u[j + 3]
             v0, v1, v2, v3 = values[j], values[j + 1], values[j + 2], values[j + 3]
+            fetch(following, j * D, (j + 4) * D)
             for d in range(D):
                 one[d] += w0 * v0[d] + w1 * v1[d] + w2 * v2[d] + w3 * v3[d]
                 other[d] += u0 * v0[d] + u1 * v1[d] + u2 * v2[d] + u3 * v3[d]
@@ -165,8 +142,10 @@ def _attend(
             values[r, h, position] = row[Q + H + h]
             for g in range(group):
                 _turn(row[h * group + g], rotation, scale, q[g])
-            _weights(q, keys[r, h], weights, position + 1)
-            _means(weights, values[r, h], means, position + 1)
+            last = h + 1 == H
+            following = keys[min(r + last, R - 1), 0 if last else h + 1]
+            _weights(q, keys[r, h], weights, position + 1, values[r, h])
+            _means(weights, values[r, h], means, position + 1, following)
             for g in range(group):
                 for d in range(D):
                     out[r, h * group + g, d] = means[g, d]
@@ -185,7 +164,7 @@ def _gates(gate: np.ndarray, up: np.ndarray) -> None:
     for r in range(len(gate)):
         for i in range(gate.shape[1]):
             x = gate[r, i]
-            gate[r, i] = x / (FLOAT(1) + _exp(-x)) * up[r, i]
+            gate[r, i] = x / (FLOAT(1) + exp(-x)) * up[r, i]
 
 
 class CompiledKernels(TorchKernels):
@@ -219,11 +198,19 @@ class CompiledKernels(TorchKernels):
         _gates(gate.numpy(), up.numpy())
         return gate
 
+    def sample(self, logits_RV: Tensor, temperature: float | Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TorchKernels`."""
+        R = len(logits_RV)
+        logits, uniforms = logits_RV.numpy(), uniform_R.numpy()
+        temperatures = torch.as_tensor(temperature, dtype=torch.float32).expand(R).contiguous().numpy()
+        tokens, logprobs = np.empty(R, np.int64), np.empty(R, FLOAT)
+        self._share(R, lambda p: draw(logits[p], temperatures[p], uniforms[p], tokens[p], logprobs[p]))
+        return torch.from_numpy(tokens), torch.from_numpy(logprobs)
+
     def attention(self, positions_R: Tensor, length: int) -> Attend:  # noqa: ARG002 (each row has its own)
         """See `TorchKernels`; rows are read as far as each of them goes."""
         positions = positions_R.contiguous().numpy()  # else compiled once more
         R, D = len(positions), self._shape.head_dim
-        parts = [slice(R * i // self._threads, R * (i + 1) // self._threads) for i in range(self._threads)]
 
         def attention(number: int, layer: Layer, products: Tensor) -> Tensor:
             heads = products.float().view(R, -1, D).numpy()
@@ -236,13 +223,19 @@ class CompiledKernels(TorchKernels):
                     heads[p], *norms, self._eps, self._turns, positions[p], keys[p], values[p], attended[p]
                 )  # fmt: skip
 
-            others = [self._pool.submit(attend, part) for part in parts[1:]]
-            attend(parts[0])
-            for other in others:
-                other.result()
+            self._share(R, attend)
             return out.flatten(1).to(products.dtype)
 
         return attention
+
+    def _share(self, rows: int, work: Callable[[slice], None]) -> None:
+        """Have the rows done by all threads, each a part of them."""
+        borders = [rows * i // self._threads for i in range(self._threads + 1)]
+        first, *others = map(slice, borders, borders[1:])
+        submitted = [self._pool.submit(work, part) for part in others]
+        work(first)
+        for part in submitted:
+            part.result()
 
 
 def _numpy(weight: Tensor | None) -> np.ndarray:

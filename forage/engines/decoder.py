@@ -82,7 +82,7 @@ class Decoder:
         sizes = s.layers, slots, s.kv_heads, s.head_dim, max_tokens
         self.kv = KVCache(*sizes, cache_dtype, self.device, keys_by_position=chosen.keys_by_position)
         self._numbers = torch.arange(max(slots, max_tokens), device=self.device)
-        self._kernels = chosen(s, self.kv, self._rotations)
+        self.kernels = chosen(s, self.kv, self._rotations)
 
     @torch.inference_mode()
     def decode(self, tokens_R: Tensor, positions_R: Tensor, length: int) -> Tensor:
@@ -91,10 +91,10 @@ class Decoder:
         `length` is the longest of these contexts, the new token included.
         """
         x = embedding(tokens_R, self.weights.embedding)
-        attention = self._kernels.attention(positions_R, length)
+        attention = self.kernels.attention(positions_R, length)
         for i, layer in enumerate(self.weights.layers):
             x = self._finish(layer, x, attention(i, layer, self._heads(layer, x)))
-        return torch.mm(self._kernels.norm(x, self.weights.norm), self.weights.head).float()
+        return torch.mm(self.kernels.norm(x, self.weights.norm), self.weights.head).float()
 
     @torch.inference_mode()
     def prefill(self, pieces: Sequence[Piece]) -> None:
@@ -142,7 +142,7 @@ class Decoder:
         """Products with queries, keys and values [N, -1]; the first `skip` heads of queries are left out."""
         columns = slice(skip * self.shape.head_dim, None)
         bias = None if layer.qkv_bias is None else layer.qkv_bias[columns]
-        return _linear(self._kernels.norm(x, layer.norm), layer.qkv[:, columns], bias)
+        return _linear(self.kernels.norm(x, layer.norm), layer.qkv[:, columns], bias)
 
     def _attend_packed(self, layer: int, q: Tensor, plan: Sequence[Attending]) -> Tensor:
         """Attention of packed queries [N, heads, D], all at once for blocks that are alike; [N, heads * D]."""
@@ -155,9 +155,9 @@ class Decoder:
     def _finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer, added to the residual stream `x` in place."""
         _add_linear(x, attended, layer.out, layer.out_bias)
-        normed = self._kernels.norm(x, layer.mlp_norm)
+        normed = self.kernels.norm(x, layer.mlp_norm)
         gate, up = (_linear(normed, *side) for side in ((layer.gate, layer.gate_bias), (layer.up, layer.up_bias)))
-        return _add_linear(x, self._kernels.gate(gate, up), layer.down, layer.down_bias)
+        return _add_linear(x, self.kernels.gate(gate, up), layer.down, layer.down_bias)
 
 
 def _blocks(pieces: Sequence[Piece]) -> Iterator[Block]:

@@ -1,4 +1,4 @@
-"""What a forward does between its matrix products: norms, gates, and attention of one new token a row.
+"""What decoding does between its matrix products: norms, gates, attention of one new token a row, and the draw.
 
 In torch for every device; compiled (`forage.engines.compiled`) for CPUs, where small operations cost the most.
 """
@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import rms_norm, silu
 
 from forage.engines.attention import attend, hide_later, split_heads
+from forage.engines.sampler import sample
 from forage.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class TorchKernels:
     def gate(self, gate: Tensor, up: Tensor) -> Tensor:
         """silu(gate) * up, in place of `gate`."""
         return silu(gate, inplace=True).mul_(up)
+
+    def sample(self, logits_RV: Tensor, temperature: float | Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+        """See `forage.engines.sampler.sample`."""
+        return sample(logits_RV, temperature, uniform_R)
 
     def attention(self, positions_R: Tensor, length: int) -> Attend:
         """Attention of one new token in each of the first R slots, whose KV it stores too.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from forage.engines.sampler import sample, uniforms
+from forage.engines.sampler import Sample, sample, uniforms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +35,11 @@ class Rows:
     Args:
         slots: rows at most.
         max_tokens: tokens of a turn at most.
+        sample: draws the tokens.
     """
 
-    def __init__(self, slots: int, max_tokens: int, device: torch.device) -> None:
+    def __init__(self, slots: int, max_tokens: int, device: torch.device, sample: Sample = sample) -> None:
+        self._sample = sample
         self._state = torch.zeros(slots, 5, dtype=torch.int64, device=device)
         self._uniforms = torch.zeros(slots, max_tokens, device=device)
         self._tokens = torch.zeros(slots, max_tokens, dtype=torch.int64, device=device)
@@ -66,7 +68,7 @@ class Rows:
         uniform_R = self._uniforms[:R].gather(1, step).squeeze(1)
         same = len(set(temperatures)) == 1
         temperature = float(temperatures[0]) if same else torch.tensor(temperatures, device=logits_RV.device)
-        tokens, logprobs = sample(logits_RV, temperature, uniform_R)
+        tokens, logprobs = self._sample(logits_RV, temperature, uniform_R)
         self._tokens[:R].scatter_(1, step, tokens[:, None])
         self._logprobs[:R].scatter_(1, step, logprobs[:, None])
         over = stops.may_end(state[:, RULE], tokens) | (state[:, STEP] >= state[:, LAST_STEP])

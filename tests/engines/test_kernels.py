@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from forage.engines.kernels import TorchKernels, choose
 from forage.engines.kv import KVCache
+from forage.engines.sampler import uniforms
 from forage.engines.weights import Layer, Shape
 from forage.errors import ConfigError
 
@@ -101,11 +102,43 @@ def test_norms_and_gates_are_those_of_torch(numba_kernels):
     torch.testing.assert_close(ours.gate(small.clone(), small), theirs.gate(small.clone(), small), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("vocab", [5, 128, 300, 1025])
+@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, torch.tensor([0.0, 0.5, 1.0, 2.0]).repeat(100)])
+def test_draws_are_those_of_torch(numba_kernels, vocab, temperature):
+    generator = torch.Generator().manual_seed(vocab)
+    logits = 4 * torch.randn(400, vocab, generator=generator)
+    numbers = torch.from_numpy(uniforms(1, 400))
+    numbers[:8] = torch.tensor([0.0, 1 - 2**-24]).repeat(4)
+    ours, theirs = (some_kernels(kind).sample(logits, temperature, numbers) for kind in (numba_kernels, TorchKernels))
+    # the largest number may stand for either of two tokens, by the rounding of their sum
+    assert ours[0][8:].tolist() == theirs[0][8:].tolist()
+    assert ours[0][:8:2].tolist() == theirs[0][:8:2].tolist()
+    torch.testing.assert_close(ours[1][8:], theirs[1][8:], rtol=1e-5, atol=1e-5)
+
+
+@given(
+    likely=st.lists(st.booleans(), min_size=1, max_size=300).filter(any),
+    uniform=st.sampled_from([0.0, 0.5, 1 - 2**-24]),
+    seed=st.integers(0, 9),
+)
+def test_a_token_of_no_weight_is_never_drawn(numba_kernels, likely, uniform, seed):
+    logits = torch.where(
+        torch.tensor(likely), torch.randn(len(likely), generator=torch.Generator().manual_seed(seed)), -torch.inf
+    )
+    token, logprob = some_kernels(numba_kernels).sample(logits[None], 1.0, torch.tensor([uniform]))
+    assert likely[token]
+    torch.testing.assert_close(logprob, torch.log_softmax(logits, 0)[token], rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_not_a_number_stays_so(numba_kernels):
     kernels = some_kernels(numba_kernels)
     spoilt = torch.full((1, 40), torch.nan)
     assert kernels.norm(spoilt, torch.ones(40)).isnan().all()
     assert kernels.gate(spoilt.clone(), torch.ones(1, 40)).isnan().all()
+    for temperature in (0.0, 1.0):
+        token, logprob = kernels.sample(spoilt, temperature, torch.tensor([0.5]))
+        assert 0 <= token < 40
+        assert logprob.isnan().all()
     shape = make_shape(2, 1, 4, False)
     kv = KVCache(1, 1, 1, 8, TOKENS, torch.float32, CPU, keys_by_position=True)
     attend = numba_kernels(shape, kv, torch.ones(TOKENS, 4, dtype=torch.complex64)).attention(torch.tensor([9]), 10)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,8 @@ class Pool:
 
     What may pass is tried again: no connection, a connection that broke, no answer in time, and the statuses 429, 502,
     503 and 504; on another server at once where there is one, else after a wait that doubles (.1 s to 10 s, less up to
-    half at random) or that the server names. Any other answer is the answer. Connections live as long as the event
-    loop.
+    half at random) or that the server names. Any other answer is the answer. Connections live until `close`, or as long
+    as the event loop.
 
     Args:
         urls: of the servers, without a path's end.
@@ -89,7 +89,7 @@ class Pool:
     ) -> None:
         try:
             import aiohttp
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingExtra("aiohttp", "http") from error
         if hedge and len(urls) < 2:
             raise ConfigError(
@@ -106,7 +106,7 @@ class Pool:
         self._turn = 0
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._holder: AsyncIterator[Any]
+        self._holder: AsyncGenerator[Any, None]
         self._session: Any = None
         self._turnstile: asyncio.Semaphore
 
@@ -136,6 +136,12 @@ class Pool:
         times = {0: "not asked", 1: "asked once"}.get(tried, f"asked {tried} times")
         raise ServiceError(f"{', '.join(server.url for server in self._servers)}: {times}, no answer: {cause}")
 
+    async def close(self) -> None:
+        """Close the connections; the next request opens others."""
+        if self._loop is asyncio.get_running_loop():
+            self._loop = None
+            await self._holder.aclose()
+
     async def _connect(self) -> None:
         """One session an event loop; `asyncio.run` closes it with the loop, as it does with every open generator."""
         loop = asyncio.get_running_loop()
@@ -145,7 +151,7 @@ class Pool:
             self._holder = self._sessions()
             self._session = await anext(self._holder)
 
-    async def _sessions(self) -> AsyncIterator[Any]:
+    async def _sessions(self) -> AsyncGenerator[Any, None]:
         http = self._http
         connector = http.TCPConnector(limit=0, keepalive_timeout=KEEP_S)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers}

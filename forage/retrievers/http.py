@@ -90,6 +90,10 @@ class HttpRetriever:
         answers = await together(self._ask(piece, k) for piece in pieces)
         return [outcome for outcomes in answers for outcome in outcomes]
 
+    async def close(self) -> None:
+        """Close the connections now, and not with the event loop; the next search opens others."""
+        await self._pool.close()
+
     async def _ask(self, queries: list[str], k: int) -> list[Outcome]:
         path, body = self._request(queries, k)
         try:

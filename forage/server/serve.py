@@ -51,7 +51,7 @@ def run(
     try:
         import httptools  # noqa: F401
         import uvicorn  # noqa: F401
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "uvicorn", "server") from error
     from forage.server.supervisor import Supervisor
 

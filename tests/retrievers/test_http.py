@@ -68,11 +68,15 @@ def test_one_connection_serves_one_request_after_another():
     async def asked():
         async with hostile(lambda _, body: reply(found(body["queries"]))) as server:
             retriever = HttpRetriever(url=server.url)
+            await retriever.close()
             for _ in range(5):
                 await retriever.search(["q"], 3)
-            return server.connections
+            one = server.connections
+            await retriever.close()
+            await retriever.search(["q"], 3)
+            return one, server.connections
 
-    assert asyncio.run(asked()) == 1
+    assert asyncio.run(asked()) == (1, 2)
 
 
 def test_a_query_that_fails_fails_alone():

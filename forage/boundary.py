@@ -19,7 +19,7 @@ from forage.errors import ConfigError, ForageError
 
 INTERRUPTED = 130
 FULL = (errno.ENOSPC, errno.EDQUOT)
-RESUMABLE = ("train", "sft")  # with --resume; every other command is simply run again
+RESUMABLE = ("train", "sft", "index")  # with --resume; every other command is simply run again
 
 
 class Boundary(TyperGroup):

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from forage.boundary import Boundary, check_words, reported, say
+from forage.commands import retrieval
+from forage.commands.words import Json
 from forage.config import Config
 from forage.errors import ConfigError
 from forage.output import progress, report_end, show, stream, summary_text
@@ -37,7 +39,6 @@ app.add_typer(data, name="data", help="Make data: `forage data fictional`.")
 Recipe = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A recipe (`forage recipes`) or a TOML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings over it.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/demo.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 Step = Annotated[int | None, typer.Option(help="Take the checkpoint of this step instead of the last one.")]
 Best = Annotated[bool, typer.Option("--best", help="Take the checkpoint with the best evaluation.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")]
@@ -276,24 +277,8 @@ def fictional(
     show(written, as_json, f"{written['passages']:,} passages and {written['questions']:,} questions in {out}")
 
 
-@app.command()
-def search(
-    corpus: Annotated[Path, typer.Argument(metavar="CORPUS.jsonl|RUN", help="A corpus (BM25), or a run's folder.")],
-    query: Annotated[str, typer.Argument(help="The query, in quotes.")],
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many passages.")] = 3,
-    as_json: Json = False,
-) -> None:
-    """Search a corpus, as a model would.
-
-    \b
-      forage search corpus.jsonl "capital of Norway" --k 5
-      forage search runs/demo "founder of Zurimba"
-    """
-    from forage.search import search_corpus
-
-    found = search_corpus(corpus, query, k=k)
-    lines = [f"{p['score']:8.3f}  {p['title']}  [{p['id']}]\n          {p['text']}" for p in found["results"]]
-    show(found, as_json, "\n".join(lines) or "nothing found")
+for command in (retrieval.index, retrieval.search, retrieval.recall, retrieval.coverage, retrieval.chunk):
+    app.command()(command)
 
 
 @app.command()

@@ -9,6 +9,7 @@ means `PART.kind=NAME`. A layer that changes a kind discards the options that lo
 from __future__ import annotations
 
 import difflib
+import inspect
 import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from typing import Any
 from forage.config import Config, Diagnosis, Part
 from forage.errors import ConfigError
 from forage.options import Setting, arguments, convert, place, required, signature, takes_strings
-from forage.registry import nearest
+from forage.registry import find, nearest
 from forage.schema import fields, parts, tables
 from forage.toml import dump_key, dump_value, flatten, literal, nest
 
@@ -58,6 +59,11 @@ def load(
     config.run.dir = config.run.dir or str(Path("runs") / Path(name_or_path or "run").stem)
     config.notes = notes
     _check(config)
+    if check_parts and complete and _lacks_corpus(config):
+        raise ConfigError(
+            f"data.corpus is missing: search.kind = {config.search.kind!r} searches its passages. "
+            "Set it to a file of passages, or search.kind=indexed search.path=DIR to an index of them"
+        )
     return config
 
 
@@ -232,9 +238,18 @@ def _table_of(key: str) -> str:
 def missing(config: Config) -> list[str]:
     """The options that parts need and that are not given, where `load` did not insist on them."""
     needed = {part: required(signature(part, config.part(part).kind)) for part in parts()}
-    return [
+    found = [
         f"{part}.{name}" for part, names in needed.items() for name in names if name not in config.part(part).options
     ]
+    return [*found, *(["data.corpus"] if _lacks_corpus(config) else [])]
+
+
+def _lacks_corpus(config: Config) -> bool:
+    """Whether no corpus is given and the search engine needs one: its passages have no default then."""
+    if config.data.options.get("corpus", "") is not None:
+        return False
+    first = next(iter(inspect.signature(find("search", config.search.kind)).parameters.values()), None)
+    return first is not None and first.default is inspect.Parameter.empty
 
 
 def _unknown(key: str, setting: Setting) -> str:

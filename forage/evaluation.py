@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,10 +15,12 @@ from forage import build, checkpoint
 from forage.concurrency import together
 from forage.config import Config
 from forage.configure import load
+from forage.datasets.coverage import Covered, read_coverage
 from forage.errors import DataError, RetrieverError
 from forage.interfaces import Engine, Renderer
+from forage.intervals import normal_interval, wilson
 from forage.metrics import mean
-from forage.records import Record, to_record, write_records
+from forage.records import Record, read_records, to_record, write_records
 from forage.retrievers.gather import Gather
 from forage.rollout import Rollout
 from forage.text import contains_answer, exact_match, token_f1
@@ -70,9 +71,7 @@ async def evaluate(
     records = [done[i] for i in range(len(questions))]
     summary = summarise(records)
     write_records(folder / PREDICTIONS, records)
-    beside = folder / f".{SUMMARY}.part"
-    beside.write_text(json.dumps(summary, indent=2) + "\n")
-    beside.replace(folder / SUMMARY)
+    _write_summary(folder, summary)
     (folder / PARTIAL).unlink()
     return summary
 
@@ -108,20 +107,17 @@ def summarise(records: Sequence[Record]) -> Summary:
     }
 
 
-def wilson(successes: float, n: int, z: float = 1.96) -> list[float]:
-    """95% interval of a share: Wilson's score interval (E. B. Wilson, 1927), which stays inside [0, 1]."""
-    p, spread = successes / n, z * z / n
-    centre = (p + spread / 2) / (1 + spread)
-    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return [max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))]
+def _summary_of_covered(folder: Path, able: Mapping[str, Covered]) -> Summary | None:
+    """Of the questions that the corpus can answer; those that the file does not know count as such."""
+    records = list(read_records(folder / PREDICTIONS))
+    kept = [r for r in records if r["question"]["id"] not in able or able[r["question"]["id"]].covered]
+    return summarise(kept) if kept else None
 
 
-def normal_interval(values: Sequence[float], z: float = 1.96) -> list[float]:
-    """95% interval of a mean by the normal approximation; the mean itself of a single value."""
-    n, centre = len(values), mean(values)
-    variance = sum((v - centre) ** 2 for v in values) / (n - 1) if n > 1 else 0.0
-    half = z * math.sqrt(variance / n)
-    return [max(0.0, centre - half), min(1.0, centre + half)]
+def _write_summary(folder: Path, summary: Summary) -> None:
+    beside = folder / f".{SUMMARY}.part"
+    beside.write_text(json.dumps(summary, indent=2) + "\n")
+    beside.replace(folder / SUMMARY)
 
 
 def _append(partial: TextIO, record: Record) -> None:
@@ -207,12 +203,18 @@ def evaluate_run(
     Predictions go to `out`, or to a folder below the run's `eval/` that is named after step and overrides.
 
     Returns:
-        The summary of `evaluate`, with `step` and `dir`, where the predictions are.
+        The summary of `evaluate`, with `step` and `dir`, where the predictions are; with data.coverage also `covered`,
+        the summary of the questions that the corpus can answer (None where it can answer none).
     """
     agent = trained_agent(run, overrides, step=step, best=best)
     rollout = build.rollout(agent.config, agent.engine, agent.renderer, agent.retriever, 0.0)
     folder = out or run / "eval" / _name(agent.step, overrides)
+    coverage = agent.config.data.options.get("coverage")
+    able = read_coverage(coverage) if coverage else None
     summary = asyncio.run(evaluate(agent.questions, rollout, folder, progress))
+    if able is not None:
+        summary["covered"] = _summary_of_covered(folder, able)
+        _write_summary(folder, summary)
     return summary | {"step": agent.step, "dir": str(folder)}
 
 

@@ -29,11 +29,20 @@ def summary_text(summary: dict[str, Any]) -> str:
     return (
         f"exact match  {summary['em']:.3f}  (95%: {low:.3f} to {high:.3f}, n = {summary['n']:,})\n"
         f"F1           {summary['f1']:.3f}\n"
+        + (f"covered      {_covered_text(summary['covered'])}\n" if "covered" in summary else "")
         + (f"by hop       {hops}\n" if hops else "")
         + f"found        {summary['hit_rate']:.3f}  of the questions had an answer in a passage that was found\n"
         f"searches     {summary['searches_mean']:.2f}  an episode\n"
         f"ended        {stops}"
     )
+
+
+def _covered_text(covered: dict[str, Any] | None) -> str:
+    """The exact match of what the corpus can answer."""
+    if covered is None:
+        return "none of these questions can be answered from the corpus"
+    low, high = covered["em_ci"]
+    return f"{covered['em']:.3f}  (95%: {low:.3f} to {high:.3f}) of the {covered['n']:,} that the corpus can answer"
 
 
 def progress(what: str) -> Callable[[int, int], None] | None:
@@ -47,6 +56,24 @@ def progress(what: str) -> Callable[[int, int], None] | None:
         if done == total or time.monotonic() - last > 0.2:
             last = time.monotonic()
             typer.echo(f"\r{done:,} of {total:,} {what}", err=True, nl=done == total)
+
+    return advance
+
+
+def counting() -> Callable[[str, int, int], None] | None:
+    """A line on the terminal for work in stages, written over within one; None where standard error is no terminal.
+
+    It is told what is done, how many, and of how many (0 where that is not known).
+    """
+    if not sys.stderr.isatty():
+        return None
+    last, stage = 0.0, ""
+
+    def advance(what: str, done: int, total: int) -> None:
+        nonlocal last, stage
+        if done == total or what != stage or time.monotonic() - last > 0.2:
+            last, stage = time.monotonic(), what
+            typer.echo(f"\r{done:,}{f' of {total:,}' if total else ''} {what}", err=True, nl=done == total)
 
     return advance
 

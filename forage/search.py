@@ -1,15 +1,19 @@
-"""`forage search`: put one query to a corpus file, or to a run's search engine."""
+"""`forage search`: put one query to an index, to a corpus file, or to a run's search engine."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from forage.datasets.jsonl import read_passages
 from forage.errors import DataError, RetrieverError
+from forage.indexing.analyser import Analyser, analysis
+from forage.indexing.folder import INDEX
 from forage.retrievers.bm25 import BM25Retriever
+from forage.retrievers.indexed import open_index
 from forage.types import Passage
 
 
@@ -17,7 +21,7 @@ def search_corpus(target: Path, query: str, *, k: int = 3) -> dict[str, Any]:
     """The best passages for a query.
 
     Args:
-        target: a run's folder (its own search engine over its evaluation corpus), or a corpus (BM25).
+        target: an index folder, a run's folder (its own search engine over its evaluation corpus), or a corpus (BM25).
         k: how many passages.
 
     Returns:
@@ -25,15 +29,35 @@ def search_corpus(target: Path, query: str, *, k: int = 3) -> dict[str, Any]:
 
     Raises:
         DataError: the corpus is missing or not usable, or the query is empty.
+        IndexFolderError: the index can't be opened.
         RetrieverError: the search failed.
     """
     if not query.strip():
         raise DataError("the query is empty")
     if (target / "config.toml").exists():
         found = _search_run(target, query, k)
+    elif (target / INDEX).exists():
+        found = open_index(target).lookup([query], k)[0]
     else:
         found = BM25Retriever(read_passages(target)).lookup([query], k)[0]
     return {"query": query, "results": [asdict(passage) for passage in found]}
+
+
+def marked(text: str, query: str, mark: Callable[[str], str], *, language: str = "english") -> str:
+    """The text with every word marked that the query has too, in whatever form; stop words are not.
+
+    Args:
+        text: of a passage.
+        query: what was asked.
+        mark: makes a word stand out.
+        language: of stems and stop words.
+    """
+    analyser = Analyser(analysis(language, language))
+    parts, last = [], 0
+    for start, end in analyser.spans(text, frozenset(analyser.words(query))):
+        parts += [text[last:start], mark(text[start:end])]
+        last = end
+    return "".join([*parts, text[last:]])
 
 
 def _search_run(run: Path, query: str, k: int) -> list[Passage]:

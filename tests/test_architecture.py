@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "forage"
 
 LAYERS = (
-    {"types", "errors", "toml", "text", "concurrency", "environment", "interrupt"},
+    {"types", "errors", "toml", "text", "concurrency", "environment", "interrupt", "intervals"},
     {"interfaces", "registry", "options", "config", "schema", "configure"},
     {"batch", "aggregation", "kl", "correction", "logprobs", "records", "diagnosis", "clients"},
     {"datasets", "renderers", "rewards", "advantages", "losses", "trackers"},
@@ -22,9 +22,22 @@ LAYERS = (
     {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health", "gain"},
     {"build"},
     {"evaluation", "run"},
-    {"training", "sft", "ask", "search", "export", "doctor", "needs", "reporting", "report", "compare"},
+    {
+        "training",
+        "sft",
+        "ask",
+        "search",
+        "export",
+        "doctor",
+        "needs",
+        "reporting",
+        "report",
+        "compare",
+        "recall",
+        "coverage",
+    },
     {"demo"},
-    {"boundary", "output", "cli", "__main__"},
+    {"boundary", "output", "commands", "cli", "__main__"},
 )
 """Names at the top of forage/, lowest first. A name imports from its own layer and from lower ones; a folder never
 imports another folder of its layer. `forage/__init__.py` stands above all."""

@@ -171,7 +171,7 @@ def test_a_count_of_questions_is_no_file():
 
 
 def test_an_option_without_a_default_is_asked_for():
-    assert "data.corpus is missing: data.kind = 'jsonl' needs it" in refusal("data.questions=q.jsonl")
+    assert "data.corpus is missing: search.kind = 'bm25' searches its passages" in refusal("data.questions=q.jsonl")
 
 
 def test_what_is_missing_can_be_told_instead():

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forage.errors import DataError, RetrieverError
-from forage.evaluation import PARTIAL, PREDICTIONS, SUMMARY, evaluate, normal_interval, wilson
+from forage.evaluation import PARTIAL, PREDICTIONS, SUMMARY, evaluate
+from forage.intervals import normal_interval, wilson
 from forage.records import from_record, read_records, to_record, write_records
 from forage.renderers.tags import TagRenderer
 from forage.rollout import Limits, Rollout

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forage.evaluation import wilson
+from forage.intervals import wilson
 from forage.reporting.inference import bootstrap, holm, mcnemar, over_seeds, t_quantile, welch_halfwidth
 
 SHARES = st.lists(st.integers(0, 50).map(lambda right: right / 50), min_size=1, max_size=6)

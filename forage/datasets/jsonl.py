@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from forage.datasets.coverage import read_coverage
 from forage.datasets.lines import read_lines, write_lines
 from forage.errors import DataError
 from forage.types import Passage, Question
@@ -22,10 +23,12 @@ class Jsonl:
 
     Args:
         questions: file of questions.
-        corpus: file of passages, or a folder of such files.
+        corpus: file of passages, or a folder of such files; not needed where search.kind brings its own passages.
         eval_questions: file of questions to evaluate on; without one, those of `questions`.
         train_split: train only on rows whose `split` is this; empty: on all.
         eval_split: evaluate only on rows whose `split` is this; empty: on all.
+        coverage: a file of `forage coverage --out`: what it says the corpus can't answer is not trained on, and
+            evaluations tell both figures. Questions that it does not know count as covered.
 
     Raises:
         DataError: a file is missing, empty, or has a line that is not usable; names file and line.
@@ -36,20 +39,33 @@ class Jsonl:
         split: Literal["train", "eval"],
         *,
         questions: Path,
-        corpus: Path,
+        corpus: Path | None = None,
         eval_questions: Path | None = None,
         train_split: str = "",
         eval_split: str = "",
+        coverage: Path | None = None,
     ) -> None:
         path, rows = (questions, train_split) if split == "train" else (eval_questions or questions, eval_split)
         self._questions = tuple(read_questions(path, split=rows))
-        self.corpus = Path(corpus)
+        if coverage and split == "train":
+            self._questions = _covered(self._questions, coverage)
+        self.corpus = Path(corpus) if corpus else ""
 
     def questions(self) -> Sequence[Question]:
         return self._questions
 
     def passages(self) -> Iterator[Passage]:
-        return read_passages(self.corpus)
+        return read_passages(self.corpus) if self.corpus else iter(())
+
+
+def _covered(questions: Sequence[Question], coverage: Path) -> tuple[Question, ...]:
+    found = read_coverage(coverage)
+    kept = tuple(question for question in questions if question.id not in found or found[question.id].covered)
+    if not kept:
+        raise DataError(
+            f"{coverage} says that the corpus can't answer a single one of the {len(questions):,} questions"
+        )
+    return kept
 
 
 def read_questions(path: Path | str, *, split: str = "") -> Iterator[Question]:
@@ -70,10 +86,10 @@ def read_questions(path: Path | str, *, split: str = "") -> Iterator[Question]:
         question = Question(
             id=_new_id(row, where, first),
             text=_text(row, "question", where),
-            answers=_answers(row, where),
+            answers=answers_of(row, where),
             dataset=_optional(row, "dataset", "data_source", where=where),
             hops=_hops(row, where),
-            supporting_titles=_strings(row.get("supporting_titles") or [], "supporting_titles", where),
+            supporting_titles=strings_of(row.get("supporting_titles") or [], "supporting_titles", where),
         )
         if not split or row.get("split") == split:
             kept += 1
@@ -176,17 +192,24 @@ def _optional(row: Row, *names: str, where: str) -> str:
     return ""
 
 
-def _answers(row: Row, where: str) -> tuple[str, ...]:
+def answers_of(row: Row, where: str, *, optional: bool = False) -> tuple[str, ...]:
+    """The gold answers of a question's line; none where they are `optional` and missing.
+
+    Raises:
+        DataError: they are missing, empty, or no strings.
+    """
     for name, value in (
         ("answers", row.get("answers")),
         ("golden_answers", row.get("golden_answers")),
         (_TARGET, _target(row)),
     ):
         if value is not None:
-            answers = _strings([value] if isinstance(value, str) else value, name, where)
+            answers = strings_of([value] if isinstance(value, str) else value, name, where)
             if not any(answer.strip() for answer in answers):
                 raise DataError(f"{where}: `{name}` is empty: a question needs at least one answer")
             return answers
+    if optional:
+        return ()
     raise DataError(
         f"{where}: no answers; they stand under `answers`, `golden_answers` or `{_TARGET}`, as a list of strings"
     )
@@ -202,7 +225,12 @@ def _target(row: Row) -> Any:
     return value
 
 
-def _strings(value: Any, name: str, where: str) -> tuple[str, ...]:
+def strings_of(value: Any, name: str, where: str) -> tuple[str, ...]:
+    """The list of strings that stands under `name`.
+
+    Raises:
+        DataError: it is something else.
+    """
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise DataError(f"{where}: `{name}` must be a list of strings, not {value!r:.80}")
     return tuple(value)

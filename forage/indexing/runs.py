@@ -93,7 +93,8 @@ def _run(words: _Words, tokens: array[int], ends: array[int]) -> Run:
     renumbered[order] = np.arange(len(order))
     numbers: NDArray[Any] = np.frombuffer(tokens, np.int32) if len(tokens) else np.empty(0, np.int32)
     kept = numbers >= 0
-    spans = np.diff(np.frombuffer(ends, np.int64), prepend=0)
+    bounds: NDArray[np.int64] = np.concatenate([[0], np.frombuffer(ends, np.int64)])
+    spans = bounds[1:] - bounds[:-1]
     rows = np.repeat(np.arange(len(spans), dtype=np.int32), spans)[kept]
     pairs = renumbered[numbers[kept]] << 32
     pairs |= rows

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from forage.evaluation import normal_interval, wilson
+from forage.intervals import normal_interval, wilson
 from forage.metrics import mean
 from forage.records import Record
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forage.evaluation import wilson
+from forage.intervals import wilson
 from forage.metrics import mean
 from forage.reporting.figures import Estimate
 

@@ -1,0 +1,1 @@
+"""Commands by theme; `forage.cli` gathers them."""

@@ -1,0 +1,165 @@
+"""Commands around search engines: index, search, recall, coverage, chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from forage.boundary import say
+from forage.commands.words import Json, whole_numbers
+from forage.output import counting, progress, show
+
+if TYPE_CHECKING:
+    from forage.types import Passage
+
+Corpus = Annotated[Path, typer.Argument(metavar="CORPUS", help="Passages: .jsonl (.gz, .zst), .parquet, or a folder.")]
+Index = Annotated[Path, typer.Argument(metavar="DIR", help="An index folder.")]
+Questions = Annotated[Path, typer.Argument(metavar="QUESTIONS.jsonl", help="Questions, one JSON object a line.")]
+
+
+class Kind(StrEnum):
+    """Kinds of index."""
+
+    bm25 = "bm25"
+    dense = "dense"
+    hybrid = "hybrid"
+
+
+def index(
+    corpus: Corpus,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make; it appears once it is whole.")],
+    options: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of the kind.")] = None,
+    kind: Annotated[Kind, typer.Option(help="By words, by meaning, or both.")] = Kind.bm25,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted call left.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an index of a corpus.
+
+    Reads the corpus as a stream, in bounded memory, which is said first. Its options are in docs/retrieval.md.
+
+    \b
+      forage index corpus.jsonl --out indexes/mine
+      forage index wiki.jsonl.gz --kind bm25 --out indexes/wiki stemmer=none k1=1.2 b=0.75
+      forage index wiki.jsonl.gz --out indexes/wiki --resume
+    """
+    from forage.indexing.build import build_index, command_line_options
+
+    chosen = command_line_options(options or [])
+    info = build_index(corpus, kind.value, out, options=chosen, resume=resume, progress=counting(), say=say)
+    found = {"dir": str(out), "kind": info.kind, "passages": info.passages, "corpus": info.corpus}
+    size = sum(info.files.values())
+    show(found | {"bytes": size}, as_json, f"{info.passages:,} passages, {size / 1e6:,.1f} MB in {out}")
+
+
+def search(
+    corpus: Annotated[Path, typer.Argument(metavar="DIR|CORPUS|RUN", help="An index, a corpus (BM25), or a run.")],
+    query: Annotated[str, typer.Argument(help="The query, in quotes.")],
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many passages.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Search an index, a corpus, or what a run searches, as a model would.
+
+    \b
+      forage search indexes/wiki "capital of Norway" --k 5
+      forage search corpus.jsonl "capital of Norway"
+      forage search runs/demo "founder of Zurimba"
+    """
+    from forage.search import marked, search_corpus
+
+    found = search_corpus(corpus, query, k=k)
+    lines = [
+        f"{p['score']:8.3f}  {marked(p['title'], query, _bold)}  [{p['id']}]\n"
+        f"          {marked(p['text'], query, _bold)}"
+        for p in ([] if as_json else found["results"])
+    ]
+    show(found, as_json, "\n".join(lines) or "nothing found")
+
+
+def recall(
+    folder: Index,
+    questions: Questions,
+    k: Annotated[str, typer.Option("--k", "-k", metavar="K,K", help="Depths, with commas between them.")] = "3,10",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the measures of each question.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what an index finds for questions whose passages are known.
+
+    Questions carry `positive_ids` or `supporting_titles`, and answers where there are. Each is asked alone.
+
+    \b
+      forage recall indexes/wiki questions.jsonl
+      forage recall indexes/wiki questions.jsonl --k 3,10 --json
+    """
+    from forage.recall import measure_recall, read_judged, recall_text
+    from forage.retrievers.indexed import open_index
+
+    asked = list(read_judged(questions))
+    found = measure_recall(open_index(folder), asked, whole_numbers(k), out=out, progress=progress("questions"))
+    show(found, as_json, recall_text(found))
+
+
+def coverage(
+    questions: Questions,
+    target: Annotated[Path, typer.Argument(metavar="DIR|CORPUS", help="An index folder, or a corpus.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it by question, for data.coverage.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which questions a corpus can answer at all.
+
+    A gold answer stands in some passage, or all supporting titles are there.
+
+    \b
+      forage coverage questions.jsonl indexes/wiki --out coverage.jsonl
+      forage train mine.toml data.coverage=coverage.jsonl      leaves the others out
+    """
+    from forage.coverage import coverage_summary, coverage_text, measure_coverage, passages_of
+    from forage.datasets.coverage import write_coverage
+    from forage.datasets.jsonl import read_questions
+
+    advance = counting()
+    asked = tuple(read_questions(questions))
+    found = measure_coverage(asked, passages_of(target), advance and (lambda done: advance("passages read", done, 0)))
+    if out:
+        write_coverage(out, found)
+    summary = coverage_summary(found)
+    show(summary, as_json, coverage_text(summary))
+
+
+def chunk(
+    documents: Annotated[Path, typer.Argument(metavar="DOCS", help="Long documents, in a form that passages have.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to: .jsonl, .jsonl.gz or .jsonl.zst.")],
+    words: Annotated[int, typer.Option(min=1, help="Words of a passage, at most.")] = 100,
+    stride: Annotated[int, typer.Option(min=0, help="Words from one beginning to the next; 0: as --words.")] = 0,
+    sentences: Annotated[bool, typer.Option("--sentences", help="Cut between sentences only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Cut long documents into passages.
+
+    Ids are the document's with #0, #1, ... behind; each passage has its document's title.
+
+    \b
+      forage chunk articles.jsonl --out passages.jsonl.zst
+      forage chunk articles.jsonl --out passages.jsonl --words 120 --stride 60 --sentences
+    """
+    from forage.datasets.jsonl import write_passages
+    from forage.indexing.chunk import chunk as cut
+    from forage.indexing.corpus import read_passages
+
+    written = 0
+
+    def counted() -> Iterator[Passage]:
+        nonlocal written
+        for passage in cut(read_passages(documents), words=words, stride=stride, sentences=sentences):
+            written += 1
+            yield passage
+
+    write_passages(out, counted())
+    show({"passages": written, "file": str(out)}, as_json, f"{written:,} passages in {out}")
+
+
+def _bold(text: str) -> str:
+    return typer.style(text, bold=True)

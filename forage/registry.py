@@ -21,9 +21,12 @@ PARTS: dict[str, dict[str, str]] = {
         "empty": "forage.retrievers.empty:EmptyRetriever",
         "http": "forage.retrievers.http:HttpRetriever",
         "indexed": "forage.retrievers.indexed:IndexedRetriever",
+        "opensearch": "forage.retrievers.opensearch:OpenSearch",
+        "qdrant": "forage.retrievers.qdrant:Qdrant",
         "random": "forage.retrievers.random:RandomRetriever",
         "web": "forage.retrievers.web.search:WebSearch",
     },
+    "encoder": {},
     "index": {
         "bm25": "forage.indexing.bm25:BM25Builder",
     },

@@ -18,6 +18,8 @@ from forage.errors import ConfigError, MissingExtra, ServiceError
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 LONGEST_RETRY_AFTER_S = 600.0
 RETRIED = frozenset({408, 409, 425, 429})
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading a reply may raise that is not what was expected, nested without end included."""
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
@@ -100,7 +102,7 @@ class Service:
         """What `read` makes of the reply.
 
         Args:
-            read: the body to a value; raises ValueError, LookupError or TypeError where it can't be read.
+            read: the body to a value; raises one of `UNREADABLE` where it can't be read.
             expected: what such a body is not, in words.
 
         Raises:
@@ -155,7 +157,7 @@ class Service:
             return _patient(Attempt(None, cause, again, retry_after_s(headers.get("retry-after", "")), status))
         try:
             return Attempt(read(body))
-        except (ValueError, LookupError, TypeError):
+        except UNREADABLE:
             return Attempt(cause=f"a reply that is no {expected}: {self._shown(_text(body))}", again=True)
 
     async def _send(self, client: Any, request: Request) -> tuple[int, Any, bytes]:

@@ -33,6 +33,7 @@ SIDES: dict[str, list[str]] = {
     "minibatches": ["learner.old_logprobs=sampled", MINIBATCHES],
     "minibatches_correction": ["learner.correction=token", MINIBATCHES],
     "ppo_own": ["learner.old_logprobs=sampled", PPO, "critic=own"],
+    "ppo_own_half_its_layers": ["learner.old_logprobs=sampled", PPO, "critic=own", "critic.layers=2"],
     "ppo_own_keeping_nothing": ["learner.old_logprobs=sampled", PPO, "critic=own", "critic.keep_tokens=0"],
     "ppo_shared": ["learner.old_logprobs=sampled", PPO, "critic=shared"],
 }
@@ -63,6 +64,7 @@ def measure(arguments: Any) -> dict[str, Any]:
     return {
         "benchmark": "algorithms",
         "ppo_own": against("ppo_own"),
+        "ppo_own_half_its_layers": against("ppo_own_half_its_layers"),
         "ppo_own_keeping_nothing": against("ppo_own_keeping_nothing"),
         "ppo_shared": against("ppo_shared"),
         "correction": against("grpo_correction"),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from forage.config import Amount, Count
-from forage.errors import CheckpointError
+from forage.errors import CheckpointError, ConfigError
 from forage.learners.forward import spread_over, states
 from forage.learners.measures import add
 from forage.learners.optimizer import build_optimizers
@@ -153,11 +153,12 @@ class _Critic(NoCritic):
 class OwnCritic(_Critic):
     """A value model of its own: a language model's trunk with one number for each token in place of the vocabulary.
 
-    Its trunk begins as a copy of the policy's. As large as the policy, and it takes as long; nothing of it disturbs
-    the policy.
+    Its trunk begins as a copy of the policy's. As large as the policy, and it takes as long, unless it has fewer
+    layers; nothing of it disturbs the policy.
 
     Args:
         path: model or run whose trunk it begins with; empty: the policy's own.
+        layers: of the trunk, so many are taken, from the first on; 0: all.
         keep_tokens: packed tokens whose activations are kept from judging a batch to learning from it, where one
             optimizer step follows: computed once instead of twice, for their memory. 0: none.
     """
@@ -171,9 +172,10 @@ class OwnCritic(_Critic):
         max_grad_norm: float = 1.0,
         *,
         path: str = "",
+        layers: Count = 0,
         keep_tokens: Count = 32_768,
     ) -> None:
-        trunk = _trunk(policy, path)
+        trunk = _shortened(_trunk(policy, path), layers)
         module = nn.ModuleDict({"trunk": trunk, "head": _head(trunk.config, policy.model)})
         super().__init__(module, lr, warmup_steps, value_clip, max_grad_norm)
         self._compute = compute_twin(trunk, policy.dtype)
@@ -285,6 +287,16 @@ def _trunk(policy: Policy, path: str) -> Any:
     if other.model.config.vocab_size != policy.model.config.vocab_size:
         raise CheckpointError(f"critic.path = {path!r} has another vocabulary than the policy")
     return other.model.base_model
+
+
+def _shortened(trunk: Any, layers: int) -> Any:
+    """The trunk's first `layers` layers with its last norm behind them; 0 leaves it whole."""
+    if layers > len(trunk.layers):
+        raise ConfigError(f"critic.layers = {layers}, but its trunk has {len(trunk.layers)}")
+    if layers:
+        trunk.layers = trunk.layers[:layers]
+        trunk.config.num_hidden_layers = layers
+    return trunk
 
 
 def _head(config: Any, model: Any) -> nn.Linear:

@@ -317,6 +317,19 @@ def test_its_trunk_may_come_from_another_model():
     assert torch.equal(trunk.embed_tokens.weight, policy.model.get_input_embeddings().weight)
 
 
+def test_its_trunk_may_have_fewer_layers_than_the_policy():
+    policy = tiny_policy(dtype=torch.float64)
+    whole = len(policy.model.base_model.layers)
+    short = with_critic("own", policy=policy, layers=1)
+    trunk, head = short.critic.module["trunk"], short.critic.module["head"]
+    assert (len(trunk.layers), len(policy.model.base_model.layers)) == (1, whole)
+    batch = asyncio.run(short.score(collate(groups_of())))
+    expected_BT = plain_values(trunk, head.double(), batch)
+    torch.testing.assert_close(batch.values_BT.double(), expected_BT, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match=f"critic.layers = {whole + 1}, but its trunk has {whole}"):
+        OwnCritic(policy, layers=whole + 1)
+
+
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=20))
 def test_explained_variance(pairs):
     values, returns = torch.tensor(pairs, dtype=torch.float64).unbind(1)

@@ -30,6 +30,10 @@ PARTS: dict[str, dict[str, str]] = {
     "index": {
         "bm25": "forage.indexing.bm25:BM25Builder",
     },
+    "loader": {
+        "opensearch": "forage.indexing.opensearch:OpenSearchLoader",
+        "qdrant": "forage.indexing.qdrant:QdrantLoader",
+    },
     "reader": {
         "bm25": "forage.retrievers.bm25:BM25Index",
     },

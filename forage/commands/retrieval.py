@@ -55,6 +55,42 @@ def index(
     show(found | {"bytes": size}, as_json, f"{info.passages:,} passages, {size / 1e6:,.1f} MB in {out}")
 
 
+class Elsewhere(StrEnum):
+    """Engines that run elsewhere."""
+
+    opensearch = "opensearch"
+    qdrant = "qdrant"
+
+
+def load(
+    corpus: Corpus,
+    engine: Annotated[Elsewhere, typer.Argument(help="What runs there; OpenSearch is Elasticsearch, too.")],
+    options: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of the engine.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an index that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Load a corpus into a search engine on other machines.
+
+    Its options are in docs/retrieval.md; keys and passwords are read from the environment.
+
+    \b
+      forage load wiki.jsonl.gz opensearch url=http://localhost:9200 index=wiki
+      forage load wiki.jsonl.gz qdrant url=http://localhost:6333 collection=wiki encoder=my_parts:Encoder
+    """
+    from forage.indexing.build import command_line_options
+    from forage.indexing.elsewhere import load_corpus
+
+    said = counting()
+
+    def told(done: int) -> None:
+        if said:
+            said("passages loaded", done, 0)
+
+    chosen = command_line_options(options or [])
+    count = load_corpus(corpus, engine.value, chosen, resume=resume, progress=told)
+    show({"engine": engine.value, "passages": count}, as_json, f"{count:,} passages are in {engine.value}")
+
+
 def search(
     corpus: Annotated[Path, typer.Argument(metavar="DIR|CORPUS|RUN", help="An index, a corpus (BM25), or a run.")],
     query: Annotated[str, typer.Argument(help="The query, in quotes.")],

@@ -10,7 +10,9 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted
 from forage.clients.service import Sleep
@@ -178,3 +180,54 @@ def _grouped(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
             group = []
     if group:
         yield group
+
+
+class OpenSearchLoader:
+    """Loads a corpus into OpenSearch or Elasticsearch (`forage load`).
+
+    Args:
+        url: of the cluster, such as `http://localhost:9200`.
+        index: name to make there.
+        analyser: of the cluster, by which title and text become words; "english" stems and leaves stopwords out.
+        k1: how slowly repetitions of a word stop counting.
+        b: how far long passages are held back, from 0 (not at all) to 1.
+        shards: pieces that the cluster cuts the index into.
+        user_env: environment variable with the user's name, for Basic authentication; empty: none.
+        password_env: environment variable with the password.
+        api_key_env: environment variable with an API key.
+        batch: passages a request.
+        concurrency: requests at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        index: str,
+        analyser: str = "english",
+        k1: Annotated[float, Meta(ge=0)] = 0.9,
+        b: Annotated[float, Meta(ge=0, le=1)] = 0.4,
+        shards: Annotated[int, Meta(ge=1)] = 1,
+        user_env: str = "",
+        password_env: str = "",
+        api_key_env: str = "",
+        batch: Annotated[int, Meta(ge=1)] = 1000,
+        concurrency: Annotated[int, Meta(ge=1)] = 2,
+    ) -> None:
+        self._url, self._index, self._batch, self._concurrency = url, index, batch, concurrency
+        self._settings = schema(k1=k1, b=b, analyser=analyser, shards=shards)
+        self._login = Login(user_env, password_env, api_key_env, prefix="ApiKey ")
+
+    async def load(self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None]) -> int:
+        """See `load_opensearch`."""
+        return await load_opensearch(
+            passages,
+            self._url,
+            self._index,
+            login=self._login,
+            settings=self._settings,
+            resume=resume,
+            batch=self._batch,
+            concurrency=self._concurrency,
+            progress=progress,
+        )

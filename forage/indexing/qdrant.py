@@ -9,14 +9,20 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted
 from forage.clients.service import Sleep
 from forage.errors import ConfigError, DataError
+from forage.options import arguments
+from forage.registry import find
 from forage.types import Passage
 
 Distance = Literal["Cosine", "Dot", "Euclid"]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 async def load_qdrant(
@@ -131,3 +137,47 @@ def _ok(reply: Any) -> bool:
     if reply["status"] != "ok":
         raise ValueError("not ok")
     return True
+
+
+class QdrantLoader:
+    """Loads a corpus into Qdrant (`forage load`).
+
+    Args:
+        url: of the cluster, such as `http://localhost:6333`.
+        collection: name to make there.
+        encoder: `package.module:Class` with `encode(texts)`; where it has `encode_passages(texts)`, that is asked.
+        encoder_options: of that class.
+        distance: by which vectors are compared; Dot where the encoder normalises.
+        api_key_env: environment variable with the API key; empty: none.
+        batch: passages that are encoded and sent together.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        collection: str,
+        encoder: str,
+        encoder_options: Mapping[str, Any] = NOTHING,
+        distance: Distance = "Dot",
+        api_key_env: str = "",
+        batch: Annotated[int, Meta(ge=1)] = 256,
+    ) -> None:
+        self._url, self._collection, self._distance, self._batch = url, collection, distance, batch
+        self._login = Login(api_key_env=api_key_env, header="api-key")
+        made = find("encoder", encoder)(**arguments("encoder", encoder, encoder_options))
+        self._encode = getattr(made, "encode_passages", made.encode)
+
+    async def load(self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None]) -> int:
+        """See `load_qdrant`."""
+        return await load_qdrant(
+            passages,
+            self._encode,
+            self._url,
+            self._collection,
+            distance=self._distance,
+            login=self._login,
+            resume=resume,
+            batch=self._batch,
+            progress=progress,
+        )

@@ -1,9 +1,9 @@
 """Load on `forage serve` while everything goes wrong: is every request answered, or refused with a status?
 
 Clients ask a small index for some minutes, over loopback. Most ask queries whose right answers are known; others send
-bodies that are broken, too large or strange, drip their bytes, never read, or hang up. Meanwhile workers are killed, and
-for the last third the index folder is gone. Only what a killed worker held may end without a status: connections lost
-are counted, and may not be more than clients for each worker that was killed.
+bodies that are broken, too large or strange, drip their bytes, never read, or hang up. Meanwhile workers are killed,
+and for the last third the index folder is gone. Only what a killed worker held may end without a status: connections
+lost are counted, and may not be more than clients for each worker that was killed.
 """
 
 from __future__ import annotations

@@ -98,10 +98,12 @@ def _check_count(results: Sequence[object], asked: int) -> None:
 def _document(found: _Found) -> Passage:
     fields = {"contents": found.document} if isinstance(found.document, str) else found.document
     contents = fields.get("contents")
-    heading, _, rest = contents.partition("\n") if isinstance(contents, str) else ("", "", "")
+    heading, newline, rest = contents.partition("\n") if isinstance(contents, str) else ("", "", "")
     title, text = fields.get("title"), fields.get("text")
-    text = text if isinstance(text, str) and text.strip() else rest or heading
-    title = title if isinstance(title, str) else heading.strip('"') if rest else ""
+    if not isinstance(title, str):
+        title = heading.strip('"') if newline else ""
+    if not isinstance(text, str) or not text.strip():
+        text = rest if newline else heading
     name = fields.get("id")
     name = str(name) if isinstance(name, str | int) and name != "" else _named_by(title, text)
     return _passage(name, title, text, 0.0 if found.score is None else found.score)

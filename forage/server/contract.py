@@ -35,9 +35,13 @@ class SearchBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RetrieveBody(msgspec.Struct):
-    """What `POST /retrieve` takes. `topk` null, 0 or absent is the service's default; other fields are ignored."""
+    """What `POST /retrieve` takes. `topk` null, 0 or absent is the service's default; other fields are ignored.
 
-    queries: list[str]
+    SkyRL's client (skyrl_gym/tools/search.py) sends one `query` in the place of `queries`.
+    """
+
+    queries: list[str] | None = None
+    query: str | None = None
     topk: int | None = None
     return_scores: bool | None = False
 
@@ -133,7 +137,10 @@ def read_retrieve(body: bytes, limits: Limits) -> Asked:
     """
     asked: RetrieveBody = _decoded(_RETRIEVE, body)
     api: Api = "retrieve" if asked.return_scores else "retrieve_bare"
-    return _checked(api, asked.queries, asked.topk or None, "topk", limits)
+    queries = [asked.query] if asked.queries is None and asked.query is not None else asked.queries
+    if queries is None:
+        raise Refusal(422, "invalid", "the field `queries` is missing", at=["queries"])
+    return _checked(api, queries, asked.topk or None, "topk", limits)
 
 
 def _decoded(decoder: Any, body: bytes) -> Any:

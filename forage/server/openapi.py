@@ -32,7 +32,7 @@ def description(limits: Limits, *, secured: bool) -> dict[str, Any]:
     """
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     schemas["SearchBody"]["properties"]["queries"] |= _bounds(limits)
-    schemas["RetrieveBody"]["properties"]["queries"] |= _bounds(limits)
+    schemas["RetrieveBody"]["properties"]["queries"] = {"type": "array"} | _bounds(limits)
     components: dict[str, Any] = {"schemas": schemas}
     if secured:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

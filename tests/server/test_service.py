@@ -39,6 +39,12 @@ def test_the_reference_clients_code_works_unchanged(served):
     assert (title, text) == ('"Paris"', "Paris is a place.")
 
 
+def test_skyrl_asks_one_query_and_reads_a_list_of_lists(served):
+    payload = {"query": "capital of France", "topk": 1, "return_scores": True}
+    result = httpx2.post(served.url + "/retrieve", json=payload).json()["result"]
+    assert [[hit["document"]["contents"] for hit in hits] for hits in result] == [['"Paris"\nParis is a place.']]
+
+
 @pytest.mark.parametrize("scores", [{}, {"return_scores": False}, {"return_scores": None}])
 def test_without_scores_the_documents_stand_where_they_do_with_them(served, scores):
     status, _, body = served.ask("/retrieve", PARIS | {"topk": 1} | scores)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -25,8 +27,16 @@ LINE = 16
 LEAST, MOST = FLOAT(-100), FLOAT(126)
 """Exponents beyond which nothing changes; products with numbers below 2^-126 would be slow."""
 
-compiled = numba.njit(fastmath=SUMS, error_model="numpy", nogil=True, cache=True)
-"""As numpy, without a check of each division."""
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile as numpy would compute, without a check of each division.
+
+    The result is kept for the next run, beside the source or in the user's cache, where one of them can be written to.
+    """
+    dispatcher = numba.njit(fastmath=SUMS, error_model="numpy", nogil=True)(function)
+    with suppress(RuntimeError):
+        dispatcher.enable_caching()
+    return dispatcher
 
 
 @compiled
@@ -41,7 +51,7 @@ def exp(x: np.float32) -> np.float32:
     if power > MOST:
         power = MOST
     exponent = np.int32(power + FLOAT(127.5))  # 127 more than the nearest whole number, as a float32 stores it
-    rest = power - (FLOAT(exponent) - FLOAT(127))
+    rest = power - FLOAT(exponent - np.int32(127))  # a sum of floats would be taken in the coarse order
     fraction = P0 + rest * (P1 + rest * (P2 + rest * (P3 + rest * (P4 + rest * (P5 + rest * P6)))))
     return fraction * np.int32(exponent << np.int32(23)).view(FLOAT)
 

@@ -1,5 +1,9 @@
 """Compiled kernels compute what torch's do, whatever the sizes and the number of threads."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -152,3 +156,21 @@ def test_compiled_kernels_need_a_cpu():
         choose("numba", torch.device("cuda"))
     assert choose("auto", torch.device("cuda")) is TorchKernels
     assert choose("torch", CPU) is TorchKernels
+
+
+def test_exponentials_are_exact_to_the_last_bits():
+    pytest.importorskip("numba", reason="numba (the extra `fast`) is not installed")
+    from forage.engines.vectors import exp
+
+    for x in np.linspace(-60, 60, 500, dtype=np.float32):
+        assert exp(x) == pytest.approx(np.exp(float(x)), rel=1e-7 * abs(float(x)) + 2e-7)
+
+
+def test_what_is_compiled_need_not_be_kept():
+    pytest.importorskip("numba", reason="numba (the extra `fast`) is not installed")
+    nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": ""}
+    script = "import numpy; from forage.engines.vectors import exp; print(exp(numpy.float32(1)))"
+    said = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | nowhere, capture_output=True, text=True, check=True
+    )
+    assert float(said.stdout) == pytest.approx(np.e, rel=1e-6)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from forage.server.app import Opened, Service
-from forage.server.connection import Connection
+from forage.server.connection import patient
 from forage.server.log import Log
 from forage.types import Passage
 
@@ -72,10 +72,9 @@ def serving(index, *, wait=True, **options):
     opener = index if callable(index) else lambda: Opened(index, {"kind": "shelf"})
     service = Service(opener, log=Log(out), **options)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        service, http=Connection, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=5,
-    )  # fmt: skip
+    settings = {"ws": "none", "lifespan": "on", "log_config": None, "access_log": False, "server_header": False}
+    protocol = patient(service.limits.read_s)
+    config = uvicorn.Config(service, http=protocol, timeout_graceful_shutdown=5, **settings)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -162,14 +162,10 @@ class Service:
         self.board.set("in_flight", self._in_flight)
         try:
             reply = await self._reply(scope, path, receive)
-            async with asyncio.timeout(self.limits.read_s):  # who does not read is hung up on
-                await _send(send, reply)
+            await _send(send, reply)
             self.board.answered(path, reply.status, time.perf_counter() - started)
         except _Gone:
             pass
-        except TimeoutError:
-            self.log("client_too_slow", path=path)
-            raise
         finally:
             self._in_flight -= 1
             self.board.set("in_flight", self._in_flight)

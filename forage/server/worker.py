@@ -51,7 +51,7 @@ def work(work: Work, row: int, listening: socket.socket, parent: Pipe, again: bo
     """
     import uvicorn
 
-    from forage.server.connection import Connection
+    from forage.server.connection import patient
 
     log = Log()
     opened = _opened_early(work.open_index, log) if again else None
@@ -73,7 +73,7 @@ def work(work: Work, row: int, listening: socket.socket, parent: Pipe, again: bo
     server = uvicorn.Server(
         uvicorn.Config(
             service,
-            http=Connection,
+            http=patient(work.limits.read_s),
             ws="none",
             lifespan="on",
             log_config=None,

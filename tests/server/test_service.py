@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import httpx2
 import pytest
@@ -153,6 +154,45 @@ def test_a_request_that_drips_is_given_up():
             reply = http.client.HTTPResponse(drip)
             reply.begin()
             assert (reply.status, json.loads(reply.read())["error"]["code"]) == (408, "read_s")
+
+
+def test_who_connects_and_sends_no_request_is_hung_up_on():
+    with serving(PLACES, limits=Limits(read_s=0.2)) as quick:
+        host, port = quick.url.removeprefix("http://").split(":")
+        for sent in (b"", b"POST /v1/se", b"POST /v1/search HTTP/1.1\r\nHost: x\r\nX: "):
+            with socket.create_connection((host, int(port)), timeout=5) as drip:
+                drip.sendall(sent)
+                assert drip.recv(100) == b""
+
+
+def test_who_does_not_read_is_hung_up_on():
+    big = Shelf({"big": [Passage("1", "Big", "x" * 20_000_000)]})
+    with serving(big, limits=Limits(read_s=0.3)) as quick:
+        host, port = quick.url.removeprefix("http://").split(":")
+        body = b'{"queries":["big"]}'
+        with socket.create_connection((host, int(port)), timeout=5) as idle:
+            idle.sendall(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            time.sleep(1.0)
+            received = 0
+            with suppress(ConnectionResetError):  # after what was on its way
+                while part := idle.recv(2**20):
+                    received += len(part)
+        assert received < 20_000_000
+        assert quick.ask("/health")[0] == 200
+
+
+def test_who_reads_slowly_gets_all_of_it():
+    big = Shelf({"big": [Passage("1", "Big", "x" * 10_000_000)]})
+    with serving(big, limits=Limits(read_s=0.3)) as quick:
+        host, port = quick.url.removeprefix("http://").split(":")
+        client = http.client.HTTPConnection(host, int(port), timeout=5)
+        client.request("POST", "/v1/search", b'{"queries":["big"]}')
+        reply, received = client.getresponse(), 0
+        while part := reply.read(500_000):
+            received += len(part)
+            time.sleep(0.05)
+        client.close()
+    assert received > 10_000_000
 
 
 def test_an_index_that_is_slow_is_not_waited_for():

@@ -112,7 +112,7 @@ def test_help_of_every_command_loads_nothing_heavy():
 from typer.testing import CliRunner
 from forage.cli import app
 runner = CliRunner()
-commands = "demo train sft eval ask report diagnose compare data search serve export doctor recipes".split()
+commands = "demo train sft eval ask report diagnose compare data load search serve export doctor recipes".split()
 for words in [[], *([name] for name in commands), ["data", "fictional"]]:
     done = runner.invoke(app, [*words, "--help"])
     assert done.exit_code == 0 and "Usage" in done.output, words

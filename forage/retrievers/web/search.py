@@ -89,7 +89,7 @@ class WebSearch:
         concurrency: Annotated[int, Meta(ge=1)] = 8,
         request_timeout_s: Annotated[float, Meta(gt=0)] = 20.0,
         retries: Annotated[int, Meta(ge=0)] = 4,
-        cache_file: str = "runs/web-search.sqlite",
+        cache_file: str = "runs/web.sqlite",
         offline: bool = False,
         fetch: bool = False,
         page_words: Annotated[int, Meta(ge=1)] = 100,

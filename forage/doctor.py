@@ -14,7 +14,15 @@ from typing import Any
 
 from forage import environment
 
-EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "judge": "httpx2", "web": "trafilatura", "fast": "numba"}
+EXTRAS = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "judge": "httpx2",
+    "server": "uvicorn",
+    "http": "aiohttp",
+    "web": "trafilatura",
+    "fast": "numba",
+}
 """Extra -> the module that it brings."""
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "asimd", "sve")
 FREE_GB = 2

@@ -68,9 +68,37 @@ def _open(path: Path, stack: ExitStack) -> Any:
     if path.suffix == ".gz":
         return stack.enter_context(gzip.open(file))
     if path.suffix == ".zst":
-        reader: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return stack.enter_context(io.BufferedReader(reader, 1 << 20))
+        return stack.enter_context(io.BufferedReader(_Zstandard(file), 1 << 20))
     return file
+
+
+class _Zstandard(io.RawIOBase):
+    """What a file of Zstandard frames holds. zstandard's own reader takes a file that is cut short for a whole one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._frame: Any = None  # the one that is being read
+        self._ready = memoryview(b"")
+        self._ahead = b""  # compressed, behind the end of the last frame
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._ahead or self._file.read(1 << 17)
+            self._ahead = b""
+            if not data:
+                if self._frame:
+                    raise zstandard.ZstdError("it ends inside a frame")
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._ready = memoryview(self._frame.decompress(data))
+            if self._frame.eof:
+                self._ahead, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
 
 
 def _compressed(file: IO[bytes], suffix: str, stack: ExitStack) -> Any:

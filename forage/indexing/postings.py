@@ -135,7 +135,8 @@ def open_postings(folder: Path) -> Postings:
         IndexFolderError: one is missing or broken, or they don't belong together.
     """
     try:
-        found = Postings(*(np.load(_file(folder, name), mmap_mode="r") for name in NAMES))
+        # Plain views: numpy's own class for mapped arrays is slow to slice.
+        found = Postings(*(np.load(_file(folder, name), mmap_mode="r").view(np.ndarray) for name in NAMES))
     except (OSError, ValueError, EOFError) as error:
         raise IndexFolderError(f"the BM25 arrays of {folder} can't be read: {error}; build the index again") from error
     pairs = int(found.starts[-1])

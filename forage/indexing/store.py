@@ -113,6 +113,7 @@ class PassageStore:
     def read(self, start: int, end: int | None = None) -> Iterator[Passage]:
         """The passages of rows `start` to `end` in order, faster than one by one, without mapping the texts."""
         end = len(self) if end is None else min(end, len(self))
+        start = min(start, end)
         with self._path.open("rb", buffering=_BLOCK) as file:
             file.seek(int(self._offsets[start]))
             for low in range(start, end, 65_536):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +14,7 @@ from forage.indexing.postings import Postings
 from forage.indexing.runs import word_keys
 
 _MANY = 50  # from here on, sorting the hits is cheaper than one pass over all scores for each of the k
+_WORDS = 32  # words of a query up to which looking for a short way pays
 _REMEMBERED = 100_000  # words whose numbers are kept
 
 
@@ -20,23 +25,37 @@ class Scorer:
         postings: the arrays of the index.
         analyser: how queries are read.
         passages: how many there are.
+        prune_from: passages from which on postings are skipped (`compiled.best`, where numba is installed) that can't
+            change the result.
     """
 
-    def __init__(self, postings: Postings, analyser: Analyser, passages: int) -> None:
+    def __init__(self, postings: Postings, analyser: Analyser, passages: int, *, prune_from: int = 20_000) -> None:
         self._postings = postings
         self._analyser = analyser
         self._passages = passages
         self._starts = postings.starts
         self._keys, self._checks = postings.words
+        self._room = _Room(passages)
+        self._best = _compiled() if passages >= prune_from else None
         self._numbers: dict[str, int] = {}  # raw word -> number, -1 for what is left out or unknown
 
     def best(self, query: str, k: int) -> list[tuple[int, float]]:
         """(row, score) of the k best passages that hold a word of the query, best first, ties by row."""
+        words = self.known(query)
+        if self._best and k <= _MANY and 0 < len(words) <= _WORDS:
+            return self._pruned(words, k)
         scores = np.zeros(self._passages, np.float32)
-        for word in self.known(query):
+        for word in words:
             span = slice(self._starts[word], self._starts[word + 1])
             np.add.at(scores, self._postings.rows[span], self._postings.impacts[span])
         return top_k(scores, k)
+
+    def _pruned(self, words: list[int], k: int) -> list[tuple[int, float]]:
+        held, room = self._postings, self._room
+        query = np.array(words)
+        assert self._best
+        rows, scores = self._best(held.rows, held.impacts, held.starts, held.tops, query, k, room.sums, room.seen)
+        return list(zip(rows.tolist(), scores.tolist(), strict=True))
 
     def known(self, query: str) -> list[int]:
         """The words of a query that the corpus holds, in order, repetitions included."""
@@ -55,6 +74,23 @@ class Scorer:
         same = (self._keys[places] == keys) & (self._checks[places] == checks)
         found = np.where(same, places, -1).tolist()
         return [-1 if word in left_out else number for word, number in zip(raw, found, strict=True)]
+
+
+class _Room(threading.local):
+    """Working arrays of each thread."""
+
+    def __init__(self, passages: int) -> None:
+        self.sums = np.zeros(passages, np.float32)
+        self.seen = np.empty(passages, np.int32)
+
+
+def _compiled() -> Callable[..., Any] | None:
+    try:
+        from forage.retrievers.compiled import best
+    except ImportError:  # numba is an extra
+        return None
+    found: Callable[..., Any] = best
+    return found
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> list[tuple[int, float]]:

@@ -75,7 +75,10 @@ class Renderer(Protocol):
 
 
 class Index(Protocol):
-    """A synchronous retriever, such as an index in memory; `forage.retrievers.gather.Gather` makes it a `Retriever`."""
+    """A synchronous retriever, such as an index in memory; `forage.retrievers.gather.Gather` makes it a `Retriever`.
+
+    One that gains from many queries in a call may say how many with `batch_size`; `forage serve` then asks that many.
+    """
 
     def lookup(self, queries: Sequence[str], k: int) -> list[list[Passage]]: ...
 

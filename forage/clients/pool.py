@@ -37,6 +37,7 @@ class _Attempt:
     answer: Answer | None = None
     cause: str = ""
     after_s: float | None = None
+    busy: bool = False  # the server is well, and has too much to do
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ class Pool:
         self._turn = 0
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._holder: AsyncGenerator[Any, None]
+        self._holder: AsyncGenerator[None, None]
         self._session: Any = None
         self._turnstile: asyncio.Semaphore
 
@@ -148,17 +149,16 @@ class Pool:
         if loop is not self._loop:
             self._loop = loop
             self._turnstile = asyncio.Semaphore(self._connections)
-            self._holder = self._sessions()
-            self._session = await anext(self._holder)
+            self._session = self._opened()
+            self._holder = _until_closed(self._session)
+            await anext(self._holder)
 
-    async def _sessions(self) -> AsyncGenerator[Any, None]:
+    def _opened(self) -> Any:
         http = self._http
-        connector = http.TCPConnector(limit=0, keepalive_timeout=KEEP_S)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers}
-        async with http.ClientSession(
-            connector=connector, headers=headers, cookie_jar=http.DummyCookieJar(), auto_decompress=False
-        ) as session:
-            yield session
+        connector = http.TCPConnector(limit=0, keepalive_timeout=KEEP_S)
+        jar = http.DummyCookieJar()
+        return http.ClientSession(connector=connector, headers=headers, cookie_jar=jar, auto_decompress=False)
 
     def _pick(self, besides: _Server | None = None) -> _Server | None:
         """The next server in turn that takes requests."""
@@ -215,6 +215,8 @@ class Pool:
         if attempt.answer is not None:
             server.breaker.succeeded()
             self._latencies.append(self._clock() - started)
+        elif attempt.busy:
+            server.breaker.left()
         else:
             server.breaker.failed()
         return attempt
@@ -230,8 +232,15 @@ class Pool:
             return _Attempt(cause=f"{url}: {type(error).__name__}: {shown(str(error).encode(errors='replace'))}")
         if response.status in RETRIED:
             after_s = retry_after_s(response.headers.get("retry-after", ""))
-            return _Attempt(cause=f"{url}: status {response.status}: {shown(said)}", after_s=after_s)
+            cause = f"{url}: status {response.status}: {shown(said)}"
+            return _Attempt(cause=cause, after_s=after_s, busy=response.status == 429)
         return _Attempt(Answer(url, response.status, said))
+
+
+async def _until_closed(session: Any) -> AsyncGenerator[None, None]:
+    """Holds a session open until the generator is closed, or the event loop closes it."""
+    async with session:
+        yield
 
 
 async def _first_answer(tries: set[asyncio.Task[_Attempt]]) -> _Attempt:

@@ -58,7 +58,7 @@ class HttpRetriever:
         token_env: str = "",
         attempt_s: Seconds = 20.0,
         deadline_s: Seconds = 55.0,
-        retries: Annotated[int, Meta(ge=0)] = 6,
+        retries: Annotated[int, Meta(ge=0)] = 8,
         connections: Positive = 64,
         batch: Positive = 256,
         hedge: Annotated[float, Meta(ge=0, le=99)] = 0.0,

@@ -123,6 +123,20 @@ def test_a_server_that_fails_is_left_alone_until_a_trial_succeeds():
     assert len(server.asked) == 3
 
 
+def test_a_server_that_is_busy_is_not_left_alone():
+    (answer,), server = post([reply(b"", 429, Retry_After="1")] * 3 + [GOOD], time=Time(), breaker_failures=1)
+    assert (answer.status, len(server.asked)) == (200, 4)
+
+
+def test_the_first_requests_of_a_loop_may_come_together():
+    async def asked():
+        async with hostile([GOOD]) as server:
+            one = pool(server)
+            return await asyncio.gather(*(one.post("/x", b"{}") for _ in range(5)))
+
+    assert [answer.status for answer in asyncio.run(asked())] == [200] * 5
+
+
 def test_the_pause_of_a_breaker_is_waited_for_and_no_try():
     time = Time()
     (answer,), server = post(

@@ -83,12 +83,13 @@ def _curve(row: Result, style: str) -> Series | None:
 
 
 def lines(title: str, rows: Sequence[Result], pattern: str) -> str:
-    """Exact match over a number in the rows' names; a line for each word there."""
+    """Exact match over a number in the rows' names; a line for each word there. A row without one is on all lines."""
     found = [(match, row) for row in rows if (match := re.search(pattern, row["name"]))]
-    names = list(dict.fromkeys(match[2] if match.re.groups > 1 else "" for match, _ in found))
+    words = [match[2] if match.re.groups > 1 else None for match, _ in found]
+    names = list(dict.fromkeys(word for word in words if word)) or [""]
     series = []
     for place, name in enumerate(names):
-        mine = [(m, row) for m, row in found if m.re.groups < 2 or m[2] == name]
+        mine = [pair for pair, word in zip(found, words, strict=True) if word in (name, None)]
         mine.sort(key=lambda pair: float(pair[0][1]))
         points = [(float(m[1]), row["em_mean"]) for m, row in mine]
         bounds = [(row["em_ci"][0], row["em_ci"][1]) for _, row in mine]

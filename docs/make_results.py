@@ -43,6 +43,8 @@ def pages(source: str, rows: Sequence[Result]) -> dict[str, str]:
     def directive(found: re.Match[str]) -> str:
         kind, (title, *more) = found[1], [word.strip() for word in found[2].split("|")]
         members = [row for row in rows if row["group"] == title]
+        if kind == "lines":
+            members = [row for row in members if re.search(more[1], row["name"])]
         if not members:
             return NONE if kind == "table" else ""
         if kind == "table":

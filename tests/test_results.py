@@ -103,3 +103,10 @@ def test_lines_are_drawn_over_a_number_in_the_names():
     assert drawn.count('class="whisker') == 6
     assert ">token<" in drawn
     assert ">plain<" in drawn
+
+
+def test_a_row_without_a_word_is_on_every_line_and_lines_of_nothing_are_left_out():
+    directive = r"<!-- lines: Off | age | ^stale_(\d+)(?:_(\w+))?$ -->"
+    rows = [result("stale_0", "Off"), result("stale_2_token", "Off"), result("stale_2_plain", "Off")]
+    assert pages(directive, rows)["results/age.svg"].count('class="whisker') == 4
+    assert pages(directive, [result("other", "Off")]).keys() == {"results.md"}

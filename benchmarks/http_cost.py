@@ -39,8 +39,9 @@ def serve(listening: socket.socket) -> None:
     """The service as a worker of `forage serve` runs it."""
     import uvicorn
 
-    from forage.server.app import Opened, Service
+    from forage.server.app import Service
     from forage.server.connection import Connection
+    from forage.server.keeper import Opened
 
     settings: dict[str, Any] = {"http": Connection, "ws": "none", "lifespan": "on", "log_config": None}
     config = uvicorn.Config(Service(lambda: Opened(Ready())), access_log=False, server_header=False, **settings)

@@ -31,9 +31,11 @@ def serve(folder: Path, workers: int) -> None:
     from functools import partial
 
     from forage.server.limits import LIMITS
-    from forage.server.serve import open_folder, run
+    from forage.server.serve import open_folder
+    from forage.server.serve import serve as run_service
+    from forage.server.worker import Work
 
-    run(partial(open_folder, folder), "127.0.0.1", 0, workers, replace(LIMITS, read_s=5.0), "", False)
+    run_service(Work(partial(open_folder, folder), replace(LIMITS, read_s=5.0), workers=workers), port=0)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from forage.server.app import Opened, Service
+from forage.server.app import Service
 from forage.server.connection import patient
+from forage.server.keeper import Opened
 from forage.server.log import Log
 from forage.types import Passage
 

@@ -10,8 +10,9 @@ import asyncio
 import io
 import json
 
-from forage.server.app import Opened, Service
+from forage.server.app import Service
 from forage.server.contract import NO_HIT
+from forage.server.keeper import Opened
 from forage.server.limits import Limits
 from forage.server.log import Log
 from forage.types import Passage

@@ -4,7 +4,7 @@ import json
 
 from http_service import Shelf
 
-from forage.server.app import Opened
+from forage.server.keeper import Opened
 from forage.types import Passage
 
 

@@ -28,6 +28,7 @@ def serve(
     cache_mb: Annotated[int, typer.Option(min=0, help="MB of answers a worker remembers; 0: none.")] = LIMITS.cache_mb,
     token_env: Annotated[str, typer.Option(metavar="NAME", help="Environment variable with the clients' token.")] = "",
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the clients' token.")] = None,
+    log_requests: Annotated[bool, typer.Option("--log-requests", help="Log every request, too.")] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen for other machines without a token.")] = False,
 ) -> None:
     """Serve an index over HTTP, to Forage and to clients of Search-R1's server.
@@ -38,8 +39,11 @@ def serve(
 
     GET /health answers 200 when it is ready, GET /metrics is for Prometheus, GET /openapi.json describes it.
     """
-    from forage.server.serve import read_token
+    from functools import partial
+
+    from forage.server.serve import open_folder, read_token
     from forage.server.serve import serve as run_service
+    from forage.server.worker import Work
 
     limits = Limits(
         k=k,
@@ -53,4 +57,5 @@ def serve(
         cache_mb=cache_mb,
     )
     token = read_token(token_env, token_file)
-    run_service(index, host=host, port=port, workers=workers, limits=limits, token=token, insecure=insecure)
+    work = Work(partial(open_folder, index), limits, token, log_requests, workers)
+    run_service(work, host=host, port=port, insecure=insecure)

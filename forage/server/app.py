@@ -7,53 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sized
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from forage.errors import RetrieverError
-from forage.interfaces import Index
 from forage.server.board import Board
 from forage.server.cache import AnswerCache
 from forage.server.contract import Asked, answer, encoded, read_retrieve, read_search
-from forage.server.desk import Desk
+from forage.server.keeper import Keeper, Opened
 from forage.server.limits import LIMITS, Limits
 from forage.server.log import Log
 from forage.server.openapi import description
-from forage.server.refusal import Refusal
+from forage.server.refusal import CLOSE, SOON, Refusal
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-LOOK_EVERY_S = 1.0
-OPEN_AGAIN_S = 2.0
 _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
 _METHODS = {"/retrieve": "POST", "/v1/search": "POST"} | dict.fromkeys(
     ("/v1/info", "/health", "/ready", "/metrics", "/openapi.json"), "GET"
 )
 _OPEN_TO_ALL = ("/health", "/ready")  # also without the token: they say nothing of the index
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An index that is open.
-
-    Args:
-        index: answers queries.
-        info: describes it, for `GET /v1/info`; JSON.
-        file: the file that describes it on disk: where it changes or goes, that is said.
-    """
-
-    index: Index
-    info: dict[str, Any] = field(default_factory=dict)
-    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +57,7 @@ class Service:
         token: asked for as `Authorization: Bearer TOKEN`; empty: none is.
         board: counts; one of its own without it.
         log: where events go.
+        log_requests: whether every request is an event.
         on_failure: told the message where the index can't be opened; without it, opening is tried again for good.
     """
 
@@ -88,15 +69,13 @@ class Service:
         token: str = "",
         board: Board | None = None,
         log: Log | None = None,
+        log_requests: bool = False,
         on_failure: Callable[[str], None] | None = None,
     ) -> None:
         self.limits, self.board, self.log = limits, board or Board(), log or Log()
-        self._open, self._on_failure, self._token = open_index, on_failure, token.encode()
-        self._cache = AnswerCache(self.limits.cache_mb * 10**6)
-        self._opened: Opened | None = None
-        self._desk: Desk | None = None
-        self._state = "the index is being opened"
-        self._chores: set[asyncio.Task[None]] = set()
+        self._log_requests, self._token = log_requests, token.encode()
+        self._cache = AnswerCache(limits.cache_mb * 10**6)
+        self._keeper = Keeper(open_index, self.board, self.log, max_queue=limits.max_queue, on_failure=on_failure)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,54 +86,17 @@ class Service:
         else:
             raise RuntimeError(f"{scope['type']} is not served")
 
-    # From here: the life of the service.
-
     async def _live(self, receive: Receive, send: Send) -> None:
+        """From the service's start to its end."""
         await receive()
         self.board.start()
-        opening = asyncio.create_task(self._begin())
-        self._chores.add(opening)
+        keeping = asyncio.create_task(self._keeper.keep())
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
-        self._state = "the service is being stopped"
-        self.board.set("ready", 0.0)
-        if self._desk:
-            self._desk.close()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        self._keeper.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-    async def _begin(self) -> None:
-        """Open the index, then look after it."""
-        started = time.perf_counter()
-        while not self._opened:
-            try:
-                self._opened = await asyncio.to_thread(self._open)
-            except Exception as error:  # noqa: BLE001 - whatever a broken index makes a library raise
-                self._state = f"the index can't be opened: {type(error).__name__}: {error}"
-                self.log("index_failed", message=self._state)
-                if self._on_failure:
-                    self._on_failure(str(error))
-                    return
-                await asyncio.sleep(OPEN_AGAIN_S)
-        self._desk = Desk(self._opened.index, self.board, max_queue=self.limits.max_queue)
-        self.board.ready()
-        self.log("ready", seconds=round(time.perf_counter() - started, 3))
-        await self._look_after(self._opened.file)
-
-    async def _look_after(self, file: Path | None) -> None:
-        """Say once when the index on disk is no longer the one that is open. What is open stays right."""
-        before = _identity(file)
-        while file:
-            await asyncio.sleep(LOOK_EVERY_S)
-            now = _identity(file)
-            if now != before:
-                self.board.set("index_missing", 1.0)
-                self.log("index_changed", file=str(file), now="another" if now else "missing")
-                return
-
-    # From here: one request.
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, path = time.perf_counter(), scope["path"]
@@ -163,7 +105,10 @@ class Service:
         try:
             reply = await self._reply(scope, path, receive)
             await _send(send, reply)
-            self.board.answered(path, reply.status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.board.answered(path, reply.status, seconds)
+            if self._log_requests:
+                self.log("request", path=path, status=reply.status, ms=round(1000 * seconds, 2), bytes=len(reply.body))
         except _Gone:
             pass
         finally:
@@ -190,11 +135,12 @@ class Service:
         if method is None:
             raise Refusal(404, "not_found", f"there is no {path[:100]}; GET /openapi.json lists what there is")
         if scope["method"] not in (method, "HEAD" if method == "GET" else method):
-            raise Refusal(405, "method", f"{path} takes {method}")
+            raise Refusal(405, "method", f"{path} takes {method}", headers={"allow": method})
         if self._token and path not in _OPEN_TO_ALL:
             given = _header(scope, b"authorization")
             if not hmac.compare_digest(given, b"Bearer " + self._token):
-                raise Refusal(401, "token", "this service asks for its token: Authorization: Bearer TOKEN")
+                message = "this service asks for its token: Authorization: Bearer TOKEN"
+                raise Refusal(401, "token", message, headers={"www-authenticate": "Bearer"})
 
     async def _body(self, receive: Receive) -> bytes:
         """The request's body. One that is too large is read to its end (within reason), so that the refusal arrives."""
@@ -214,10 +160,10 @@ class Service:
                         break
         except TimeoutError:
             what = f"the request did not arrive within {self.limits.read_s:g} s"
-            raise Refusal(408, "read_s", what, limit=self.limits.read_s, close=True) from None
+            raise Refusal(408, "read_s", what, limit=self.limits.read_s, headers=CLOSE) from None
         if size > limit:
             what = f"a body of {size} bytes or more; this service takes at most {limit} (max_request_bytes)"
-            raise Refusal(413, "max_request_bytes", what, limit=limit, close=True)
+            raise Refusal(413, "max_request_bytes", what, limit=limit, headers=CLOSE)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _searched(self, path: str, body: bytes) -> bytes:
@@ -236,11 +182,10 @@ class Service:
 
     async def _asked(self, asked: Asked) -> list[bytes | RetrieverError]:
         """What the index finds, as it stands in answers; remembered."""
-        if self._desk is None:
-            raise Refusal(503, "not_ready", self._state, retry_after_s=1)
+        desk = self._keeper.desk
         try:
             async with asyncio.timeout(self.limits.answer_s):
-                outcomes = await self._desk.ask(asked.queries, asked.k)
+                outcomes = await desk.ask(asked.queries, asked.k)
         except TimeoutError:
             what = f"no answer within {self.limits.answer_s:g} s"
             raise Refusal(504, "answer_s", what, limit=self.limits.answer_s) from None
@@ -266,34 +211,16 @@ class Service:
                 return _Reply(msgspec.json.encode(description(self.limits, secured=bool(self._token))))
             case "/v1/info":
                 return _Reply(msgspec.json.encode(self._info()))
-        if self._opened is None or self._desk is None:
-            raise Refusal(503, "not_ready", self._state, retry_after_s=1)
+        desk = self._keeper.desk
         if not self.board.all_were_ready():
-            raise Refusal(503, "not_ready", "another worker is still opening the index", retry_after_s=1)
-        if path == "/ready" and self._desk.full:
-            raise Refusal(503, "max_queue", "as many queries wait as may", retry_after_s=1)
+            raise Refusal(503, "not_ready", "another worker is still opening the index", headers=SOON)
+        if path == "/ready" and desk.full:
+            raise Refusal(503, "max_queue", "as many queries wait as may", headers=SOON)
         return _Reply(b'{"status":"ok"}')
 
     def _info(self) -> dict[str, Any]:
-        if self._opened is None:
-            raise Refusal(503, "not_ready", self._state, retry_after_s=1)
-        index = self._opened.info
-        if isinstance(self._opened.index, Sized):
-            index = {"passages": len(self._opened.index)} | index
-        return {
-            "service": "forage",
-            "version": metadata.version("forage-rl"),
-            "index": index,
-            "limits": self.limits.as_json(),
-        }
-
-
-def _identity(file: Path | None) -> tuple[int, int] | None:
-    try:
-        status = file.stat() if file else None
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns) if status else None
+        version, limits = metadata.version("forage-rl"), self.limits.as_json()
+        return {"service": "forage", "version": version, "index": self._keeper.info, "limits": limits}
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
@@ -301,16 +228,8 @@ def _header(scope: Scope, name: bytes) -> bytes:
 
 
 def _refused(refusal: Refusal) -> _Reply:
-    headers: list[tuple[bytes, bytes]] = []
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
-    if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if refusal.status == 405:
-        headers.append((b"allow", re.sub(r".* takes ", "", refusal.message).encode()))
-    if refusal.close:
-        headers.append((b"connection", b"close"))
-    return _Reply(refusal.body(), refusal.status, headers=tuple(headers))
+    headers = tuple((name.encode(), value.encode()) for name, value in refusal.headers.items())
+    return _Reply(refusal.body(), refusal.status, headers=headers)
 
 
 async def _send(send: Send, reply: _Reply) -> None:

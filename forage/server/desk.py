@@ -11,7 +11,7 @@ from itertools import islice
 from forage.errors import RetrieverError
 from forage.interfaces import Index
 from forage.server.board import Board
-from forage.server.refusal import Refusal
+from forage.server.refusal import SOON, Refusal
 from forage.types import Passage
 
 Outcome = list[Passage] | RetrieverError
@@ -71,7 +71,7 @@ class Desk:
         k = k if self._passages is None else min(k, self._passages)
         if len(self._queue) + len(queries) > self._max_queue:
             what = f"{len(self._queue)} queries wait; this service lets at most {self._max_queue} wait (max_queue)"
-            raise Refusal(429, "max_queue", what, limit=self._max_queue, retry_after_s=1)
+            raise Refusal(429, "max_queue", what, limit=self._max_queue, headers=SOON)
         loop = asyncio.get_running_loop()
         order = _Order(len(queries), loop.create_future())
         for place, query in enumerate(queries):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+
+SOON = {"retry-after": "1"}
+CLOSE = {"connection": "close"}
 
 
 class Refusal(Exception):
@@ -17,8 +20,7 @@ class Refusal(Exception):
         message: what is wrong, and what would be right.
         limit: the limit's value, where it is one.
         at: where in the body, such as `("queries", 3)`.
-        retry_after_s: when it may be tried again.
-        close: the connection can't be used any more.
+        headers: of the answer, besides those that every answer has.
     """
 
     def __init__(
@@ -29,12 +31,11 @@ class Refusal(Exception):
         *,
         limit: float | None = None,
         at: Sequence[str | int] = (),
-        retry_after_s: int | None = None,
-        close: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.limit = status, code, message, limit
-        self.at, self.retry_after_s, self.close = tuple(at), retry_after_s, close
+        self.at, self.headers = tuple(at), dict(headers or {})
 
     def body(self) -> bytes:
         """`error`, and for a body that is not as it should be also `detail` in FastAPI's form, which clients of

@@ -5,35 +5,22 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 from forage.errors import ConfigError, MissingExtra, ServiceError
-from forage.server.app import Opened
-from forage.server.limits import LIMITS, Limits
+from forage.server.keeper import Opened
 from forage.server.log import Log
+from forage.server.worker import Work
 
 
-def serve(
-    index: Path,
-    *,
-    host: str = "127.0.0.1",
-    port: int,
-    workers: int = 1,
-    limits: Limits = LIMITS,
-    token: str = "",
-    insecure: bool = False,
-) -> None:
-    """Serve an index folder until SIGTERM or Ctrl-C.
+def serve(told: Work, *, host: str = "127.0.0.1", port: int, insecure: bool = False) -> None:
+    """Serve an index until SIGTERM or Ctrl-C.
 
     Args:
-        index: a folder that `forage index` made.
+        told: how it is opened, how many workers there are, and what they take.
         host: address to listen on.
         port: 0 takes a free one; the log says which.
-        workers: processes, which share the index's pages.
-        limits: of each worker.
-        token: that clients have to show; empty: none.
         insecure: listen where others can reach it, without a token.
 
     Raises:
@@ -41,13 +28,6 @@ def serve(
         ServiceError: the address can't be had, or the index can't be opened.
         MissingExtra: uvicorn is not installed.
     """
-    run(partial(open_folder, index), host, port, workers, limits, token, insecure)
-
-
-def run(
-    open_index: Callable[[], Opened], host: str, port: int, workers: int, limits: Limits, token: str, insecure: bool
-) -> None:
-    """The same for anything that opens an index: a function of a module, or a `functools.partial` of one."""
     try:
         import httptools  # noqa: F401
         import uvicorn  # noqa: F401
@@ -55,15 +35,13 @@ def run(
         raise MissingExtra(error.name or "uvicorn", "server") from error
     from forage.server.supervisor import Supervisor
 
-    if workers < 1:
-        raise ConfigError(f"workers = {workers}: at least one")
-    check_exposure(host, token, insecure)
+    check_exposure(host, told.token, insecure)
     log = Log()
     with listen(host, port) as listening:
         address, taken = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
-        log("listening", url=f"http://{shown}:{taken}", workers=workers)
-        Supervisor(open_index, listening, workers=workers, limits=limits, token=token, log=log).run()
+        log("listening", url=f"http://{shown}:{taken}", workers=told.workers)
+        Supervisor(told, listening, log).run()
 
 
 def open_folder(folder: Path) -> Opened:

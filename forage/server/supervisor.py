@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -18,7 +18,6 @@ from typing import Any
 
 from forage.errors import ServiceError
 from forage.server.board import Board
-from forage.server.limits import Limits
 from forage.server.log import Log
 from forage.server.worker import CANNOT_OPEN, Work, work
 
@@ -40,19 +39,13 @@ class Supervisor:
     """Starts processes that share one socket and one index on disk, and starts them again where they die.
 
     Args:
-        open_index: opens the index, in each worker; a function of a module, or a `functools.partial` of one.
+        told: what every worker is told; its board is made here.
         listening: a socket that listens.
-        workers: how many processes.
-        limits: of each.
-        token: that clients show; empty: none.
         log: where events go.
     """
 
-    def __init__(
-        self, open_index: Any, listening: socket.socket, *, workers: int, limits: Limits, token: str, log: Log
-    ) -> None:
-        self._open_index, self._listening, self._count = open_index, listening, workers
-        self._limits, self._token, self._log = limits, token, log
+    def __init__(self, told: Work, listening: socket.socket, log: Log) -> None:
+        self._told, self._listening, self._log = told, listening, log
         self._context = multiprocessing.get_context("spawn")  # threads of numpy and faiss don't survive a fork
         self._workers: list[_Worker] = []
         self._stopping = False
@@ -64,16 +57,15 @@ class Supervisor:
             ServiceError: the index can't be opened at the start.
         """
         with tempfile.TemporaryDirectory(prefix="forage-serve-") as folder, self._signals():
-            board = Path(folder) / "board"
-            Board.create(board, self._count)
-            told = Work(self._open_index, self._limits, self._token, self._count, board)
-            counts = Board(board, workers=self._count)
+            self._told = replace(self._told, board=Path(folder) / "board")
+            Board.create(self._told.board, self._told.workers)
+            counts = Board(self._told.board, workers=self._told.workers)
             try:
-                self._workers = [self._start(told, row, again=False) for row in range(self._count)]
+                self._workers = [self._start(row, again=False) for row in range(self._told.workers)]
                 while not self._stopping:
                     self._wait()
                     for row, worker in enumerate(self._workers):
-                        self._look_at(told, row, worker, served=counts.total("was_ready") > 0)
+                        self._look_at(row, worker, served=counts.total("was_ready") > 0)
             finally:
                 self._stop()
 
@@ -96,19 +88,19 @@ class Supervisor:
         alive = [worker.process.sentinel for worker in self._workers if not worker.again_at]
         wait(alive, timeout=0.2) if alive else time.sleep(0.2)
 
-    def _start(self, told: Work, row: int, *, again: bool, falls: int = 0) -> _Worker:
+    def _start(self, row: int, *, again: bool, falls: int = 0) -> _Worker:
         ours, theirs = self._context.Pipe()
         name = f"forage-serve-{row}"
-        process = self._context.Process(target=work, args=(told, row, self._listening, theirs, again), name=name)
+        process = self._context.Process(target=work, args=(self._told, row, self._listening, theirs, again), name=name)
         process.start()
         theirs.close()
         self._log("worker_started", worker=row, child=process.pid)
         return _Worker(process, ours, time.monotonic(), falls)
 
-    def _look_at(self, told: Work, row: int, worker: _Worker, *, served: bool) -> None:
+    def _look_at(self, row: int, worker: _Worker, *, served: bool) -> None:
         if worker.again_at:
             if time.monotonic() >= worker.again_at:
-                self._workers[row] = self._start(told, row, again=True, falls=worker.falls)
+                self._workers[row] = self._start(row, again=True, falls=worker.falls)
         elif not worker.process.is_alive() and not self._stopping:
             self._mourn(row, worker, served=served)
 
@@ -132,7 +124,7 @@ class Supervisor:
         alive = [worker.process for worker in self._workers if worker.process.is_alive()]
         for process in alive:
             process.terminate()
-        ends = time.monotonic() + self._limits.grace_s + 2
+        ends = time.monotonic() + self._told.limits.grace_s + 2
         for process in alive:
             process.join(max(0.0, ends - time.monotonic()))
             if process.is_alive():

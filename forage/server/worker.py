@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
-from forage.server.app import Opened, Service
+from forage.server.app import Service
 from forage.server.board import Board
-from forage.server.limits import Limits
+from forage.server.keeper import Opened
+from forage.server.limits import LIMITS, Limits
 from forage.server.log import Log, LogHandler
 
 CANNOT_OPEN = 3
@@ -27,15 +28,17 @@ class Work:
         open_index: a function of a module, or a `functools.partial` of one.
         limits: of each worker.
         token: that clients show; empty: none.
+        log_requests: whether every request is logged.
         workers: how many there are.
-        board: file of the shared counters.
+        board: file of the shared counters; the supervisor makes it.
     """
 
     open_index: Callable[[], Opened]
-    limits: Limits
-    token: str
-    workers: int
-    board: Path
+    limits: Limits = LIMITS
+    token: str = ""
+    log_requests: bool = False
+    workers: int = 1
+    board: Path = Path()
 
 
 def work(work: Work, row: int, listening: socket.socket, parent: Pipe, again: bool) -> None:
@@ -67,6 +70,7 @@ def work(work: Work, row: int, listening: socket.socket, parent: Pipe, again: bo
         token=work.token,
         board=Board(work.board, workers=work.workers, row=row),
         log=log,
+        log_requests=work.log_requests,
         on_failure=None if again else fail,
     )
     logging.getLogger("uvicorn.error").addHandler(LogHandler(log))
@@ -80,9 +84,10 @@ def work(work: Work, row: int, listening: socket.socket, parent: Pipe, again: bo
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             limit_concurrency=work.limits.max_connections,
-            timeout_keep_alive=int(work.limits.keep_alive_s),
-            timeout_graceful_shutdown=int(work.limits.grace_s),
+            timeout_keep_alive=max(1, round(work.limits.keep_alive_s)),
+            timeout_graceful_shutdown=max(1, round(work.limits.grace_s)),
         )
     )
     threading.Thread(target=_end_with, args=(parent, server), daemon=True).start()

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from forage.errors import ConfigError, RetrieverError
-from forage.server.app import Opened
 from forage.server.board import PATHS, Board
+from forage.server.keeper import Opened
 from forage.server.limits import Limits
 from forage.types import Passage
 

@@ -24,11 +24,13 @@ from functools import partial
 from pathlib import Path
 from forage.boundary import reported
 from forage.server.limits import Limits
-from forage.server.serve import run
+from forage.server.serve import serve
+from forage.server.worker import Work
 from opened_shelf import open_shelf
 if __name__ == "__main__":
     with reported(debug=False, words=[]):
-        run(partial(open_shelf, Path(sys.argv[1])), "127.0.0.1", 0, int(sys.argv[2]), Limits(grace_s=5), "", False)
+        opener = partial(open_shelf, Path(sys.argv[1]))
+        serve(Work(opener, Limits(grace_s=5), log_requests=True, workers=int(sys.argv[2])), port=0)
 """
 
 
@@ -105,6 +107,8 @@ def test_workers_that_die_come_again_and_all_end_politely(shelf, tmp_path):
         assert served.named("worker_died")[0]["exit"] == -signal.SIGKILL
         ready(served)
         assert "forage_worker_starts_total 3\n" in served.ask("/metrics")[1]
+        told = [one for one in served.named("request") if one["path"] == "/v1/search"]
+        assert [one["status"] for one in told] == [200]
     assert served.process.returncode == 0
     assert served.named("stopped")
     for one in served.named("worker_started"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import re
 from collections.abc import Iterator
 
@@ -10,6 +11,12 @@ from forage.errors import DataError, MissingExtra
 from forage.retrievers.bm25 import BM25Retriever
 from forage.retrievers.web.fetch import Page
 from forage.types import Passage
+
+log = logging.getLogger(__name__)
+
+MAX_TAGS = 100_000  # of a page's markup; the longest articles have half of that, and more take seconds
+MAX_CHARACTERS = 500_000  # of a text that are kept and looked at
+CHARACTERS_A_WORD = 20  # that a chunk may have, so that one without blanks has an end, too
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -27,22 +34,26 @@ def check_reader() -> None:
 
 
 def text_of(page: Page) -> str:
-    """What a page says, without menus, adverts and footers; empty where nothing is left. Plain text is taken whole."""
+    """What a page says, without menus, adverts and footers; empty where nothing is left, or there are too many
+    tags to be a text. Plain text is taken whole."""
     written = _decoded(page)
     if page.kind == "text/plain":
-        return written.strip()
+        return written.strip()[:MAX_CHARACTERS]
+    if written.count("<") > MAX_TAGS:
+        return ""
     import trafilatura
 
     try:
-        return trafilatura.extract(written, include_comments=False) or ""
-    except (ValueError, RecursionError):  # markup that can't be parsed
+        return (trafilatura.extract(written, include_comments=False) or "")[:MAX_CHARACTERS]
+    except Exception:  # a stranger's page may bring a parser to raise anything
+        log.info("the text of %s could not be taken out", page.url[:200], exc_info=True)
         return ""
 
 
 def best(text: str, query: str, words: int) -> str:
     """The chunk of at most `words` words that matches the query best by BM25 over the page's own chunks (Snowball
     English, as `search.kind=bm25` does it); the first one where none holds a word of the query."""
-    chunks = list(cut(text, words))
+    chunks = [chunk[: words * CHARACTERS_A_WORD] for chunk in cut(text[:MAX_CHARACTERS], words)]
     if len(chunks) < 2:
         return "".join(chunks)
     try:
@@ -58,11 +69,13 @@ def cut(text: str, words: int) -> Iterator[str]:
     chunk: list[str] = []
     for sentence in _SENTENCE.split(text):
         said = sentence.split()
-        while said:
-            if chunk and len(chunk) + len(said) > words:
-                yield " ".join(chunk)
-                chunk = []
-            chunk, said = chunk + said[:words], said[words:]
+        if chunk and len(chunk) + len(said) > words:
+            yield " ".join(chunk)
+            chunk = []
+        pieces = [said[start : start + words] for start in range(0, len(said), words)]
+        for piece in pieces[:-1]:
+            yield " ".join(piece)
+        chunk += pieces[-1] if pieces else []
     if chunk:
         yield " ".join(chunk)
 

@@ -51,6 +51,23 @@ def test_what_is_no_page_has_no_text_or_little(body):
     assert len(text_of(page(body))) <= len(body)
 
 
+def test_markup_without_end_is_no_text():
+    assert text_of(page("<p>word word</p>" * 60_000)) == ""
+
+
+@pytest.mark.parametrize("text", ["a" * 2_000_000, "a " * 1_000_000, "salt. " * 300_000])
+def test_a_text_without_end_gives_a_passage_of_bounded_length(text):
+    assert 0 < len(best(text, "salt", 50)) <= 1000
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", "utf-8", "utf-16", "ascii"]))
+def test_no_page_makes_it_fail(body, charset):
+    assert isinstance(text_of(page(body, charset=charset)), str)
+    assert isinstance(
+        text_of(page(b"<?xml version='1.0' encoding='utf-8'?><html><body><p>" + body, charset=charset)), str
+    )
+
+
 def test_the_chunk_that_matches_best_is_taken_and_else_the_first():
     text = f"{FILLER} Zuka Mills was founded by Kane Bilo. {FILLER}"
     assert "Kane Bilo" in best(text, "Who founded the Zuka mill?", 20)

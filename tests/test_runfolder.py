@@ -93,6 +93,13 @@ def test_nothing_to_resume(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_search_server_may_move(tmp_path):
+    opened(tmp_path, "search=http", "search.url=http://a:8000").close()
+    opened(tmp_path, "search=http", "search.url=http://b:8000", "search.retries=1", resume=True).close()
+    with pytest.raises(RunFolderError, match=r"search\.api"):
+        opened(tmp_path, "search=http", "search.url=http://a:8000", "search.api=search-r1", resume=True)
+
+
 def test_resuming_with_what_may_change(tmp_path):
     opened(tmp_path).close()
     opened(tmp_path, "train.steps=7", "run.threads=1", "tracking.console=false", resume=True).close()

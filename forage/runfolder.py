@@ -23,8 +23,8 @@ OF_A_RUN = (CONFIG, "metrics.jsonl", "checkpoints")
 MAY_CHANGE = (
     *("run.dir", "run.device", "run.threads", "tracking.", "diagnosis.", "search.timeout_s", "search.cache_size"),
     *("search.max_failure_rate", "train.", "sft.steps", "model.gradient_checkpointing"),
-    *("search.url", "search.token_env", "search.attempt_s", "search.deadline_s", "search.retries", "search.connections"),
-    *("search.hedge", "search.breaker_"),
+    *("search.url", "search.token_env", "search.attempt_s", "search.deadline_s", "search.retries", "search.hedge"),
+    *("search.connections", "search.breaker_"),
 )
 """Settings (or beginnings of them) that a resumed run may have otherwise: they don't change what is learned from."""
 

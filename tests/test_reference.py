@@ -14,6 +14,7 @@ from answer_vectors import answer_normalization, exact_match_topic, format_rewar
 from http_vectors import http_contract
 from learner_vectors import kl_controller, kl_in_reward, rollout_correction, value_loss
 from loss_vectors import kl_estimators, logprob_entropy, loss_aggregation, policy_loss
+from retrieval_vectors import retrieval_recall
 from vectors import close
 
 from forage.learners.schedule import Schedule
@@ -56,6 +57,7 @@ TOPICS = {
     "kl_in_reward": kl_in_reward,
     "hyperparameters": hyperparameters,
     "http_contract": http_contract,
+    "retrieval_recall": retrieval_recall,
 }
 
 

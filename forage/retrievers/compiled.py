@@ -1,10 +1,11 @@
 """The best passages of a query without reading most of its postings, compiled by numba.
 
-Words are taken from the rarest on. As soon as no passage with none of the words so far can still be among the best k,
-the long lists of common words are only asked about the passages that are left (MaxScore: H. Turtle and J. Flood 1995,
-"Query evaluation: strategies and optimizations"). How good the k-th best must be is known early, for the passages that
-lead so far are scored in full at once. Sums on the way may be rounded otherwise than the exact ones; bounds leave room
-for that, and who is left in the end is scored exactly: float32, in the order of the query's words.
+Passages are gone through in windows whose sums fit a near cache. In each, words are taken from the rarest on. As soon
+as no passage with none of the words so far can still be among the best k, the long lists of common words are only
+asked about the passages that are left (MaxScore: H. Turtle and J. Flood 1995, "Query evaluation: strategies and
+optimizations"). How good the k-th best must be is known early: the passages that the rarest words add most to are
+scored first. Sums on the way may be rounded otherwise than the exact ones; bounds leave room for that, and who is left
+in the end is scored exactly: float32, in the order of the query's words.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 FLOAT = np.float32
 SLACK = 1 - 1e-5
 """Many times the rounding of a sum of float32, whose relative error is some 1e-7."""
-LEADERS = 16
-"""Passages that are scored in full on the way."""
-STEP = 40
+LEADERS = 8
+"""Passages that are scored in full at first, and twice k more."""
+ENOUGH = 4
+"""Times as many postings of rare words are looked through for them."""
+STEP = 24
 """Postings that can be read one after another in the time that one binary search takes."""
 
 compiled = numba.njit(error_model="numpy", nogil=True, cache=True)
@@ -51,34 +54,44 @@ def _insert(scores: np.ndarray, rows: np.ndarray, held: int, score: float, row: 
 
 
 @compiled
-def _least(
-    rows: np.ndarray,
-    impacts: np.ndarray,
-    spans: np.ndarray,
-    times: np.ndarray,
-    word: int,
-    sums: np.ndarray,
-    seen: np.ndarray,
-    count: int,
-    k: int,
-) -> float:
-    """A score that k passages reach: the k-th best of those that lead after `word` words, scored in full."""
-    lead, leaders = np.empty(max(k, LEADERS), FLOAT), np.empty(max(k, LEADERS), np.int64)
-    held = 0
-    for i in range(count):
-        score = sums[seen[i]]
-        if held < len(lead) or score > lead[held - 1]:
-            held = _insert(lead, leaders, held, score, np.int64(seen[i]))
-    if held < k:
+def _least(rows: np.ndarray, impacts: np.ndarray, spans: np.ndarray, times: np.ndarray, k: int) -> float:
+    """A score that k passages reach: the k-th best of those that the rarest words add most to, scored in full."""
+    lead = np.empty(LEADERS + 2 * k, FLOAT)
+    leaders, held, read = np.empty(len(lead), np.int64), 0, 0
+    for word in range(len(spans)):
+        for at in range(spans[word, 0], spans[word, 1]):
+            if held < len(lead) or impacts[at] > lead[held - 1]:
+                held = _insert(lead, leaders, held, impacts[at], np.int64(rows[at]))
+        read += spans[word, 1] - spans[word, 0]
+        if read >= ENOUGH * len(lead):
+            break
+    leaders = np.unique(leaders[:held])  # a passage may hold several of these words
+    if len(leaders) < k:
         return 0.0
-    full, best = np.empty(k, FLOAT), np.empty(k, np.int64)
-    kept = 0
-    for i in range(held):
-        score = lead[i]
-        for other in range(word, len(spans)):
-            score += times[other] * _find(rows, impacts, spans[other, 0], spans[other, 1], leaders[i])
-        kept = _insert(full, best, kept, score, leaders[i])
+    full, best, kept = np.empty(k, FLOAT), np.empty(k, np.int64), 0
+    for row in leaders:
+        score = FLOAT(0)
+        for word in range(len(spans)):
+            score += times[word] * _find(rows, impacts, spans[word, 0], spans[word, 1], row)
+        kept = _insert(full, best, kept, score, row)
     return float(full[k - 1])
+
+
+@compiled
+def _end(rows: np.ndarray, start: int, end: int, row: int) -> int:
+    """Where rows from `row` on begin, looked for from `start` in steps that double."""
+    low, step = start, 1
+    while low + step < end and rows[low + step] < row:
+        low += step
+        step *= 2
+    high = min(low + step, end)
+    while low < high:
+        middle = (low + high) >> 1
+        if rows[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @compiled
@@ -86,13 +99,58 @@ def _kept(sums: np.ndarray, seen: np.ndarray, count: int, least: float) -> int:
     """Drop those of `seen` whose sum is less; returns how many are left."""
     left = 0
     for i in range(count):
-        row = seen[i]
-        if sums[row] < least:
-            sums[row] = FLOAT(0)
+        if sums[seen[i]] < least:
+            sums[seen[i]] = FLOAT(0)
         else:
-            seen[left] = row
+            seen[left] = seen[i]
             left += 1
     return left
+
+
+@compiled
+def _candidates(
+    rows: np.ndarray,
+    impacts: np.ndarray,
+    spans: np.ndarray,
+    times: np.ndarray,
+    largest: np.ndarray,
+    base: int,
+    least: float,
+    sums: np.ndarray,
+    seen: np.ndarray,
+) -> int:
+    """Passages of one window that may reach `least`, into `seen`, from `base` on; returns how many."""
+    count, word = 0, 0
+    ahead = 0.0  # what the words that are still to come can add at most
+    for other in range(len(spans)):
+        if spans[other, 1] > spans[other, 0]:
+            ahead += float(largest[other])
+    while word < len(spans) and (ahead >= least * SLACK or least <= 0.0):
+        start, end = spans[word]
+        for at in range(start, end):
+            row, score = rows[at] - base, times[word] * impacts[at]
+            if sums[row] == FLOAT(0) and score > FLOAT(0):
+                seen[count] = row
+                count += 1
+            sums[row] += score
+        if end > start:
+            ahead -= float(largest[word])
+        word += 1
+    count = _kept(sums, seen, count, least * SLACK - ahead)
+    while word < len(spans) and count:
+        start, end = spans[word]
+        if end > start:
+            if count * STEP < end - start:
+                for i in range(count):
+                    sums[seen[i]] += times[word] * _find(rows, impacts, start, end, seen[i] + base)
+            else:
+                for at in range(start, end):
+                    if sums[rows[at] - base] > FLOAT(0):
+                        sums[rows[at] - base] += times[word] * impacts[at]
+            ahead -= float(largest[word])
+            count = _kept(sums, seen, count, least * SLACK - ahead)
+        word += 1
+    return int(count)
 
 
 @compiled
@@ -138,50 +196,35 @@ def best(
         tops: [V] the largest impact of each word.
         query: its words in order, repetitions included; at least one.
         k: how many.
-        sums: [passages] zeros, and zeros again at the end.
-        seen: [passages] room.
+        sums: [window] zeros, and zeros again at the end; the passages are gone through in windows of that size.
+        seen: [window] room.
     """
     spans, times = np.empty((len(query), 2), np.int64), np.empty(len(query), FLOAT)
     words = _rarest_first(starts, query, spans, times)
     spans, times = spans[:words], times[:words]
-    largest = np.empty(words, FLOAT)  # by place in `spans`
-    for number in query:
-        for other in range(words):
-            if spans[other, 0] == starts[number]:
-                largest[other] = times[other] * tops[number]
-    count, least, word = 0, 0.0, 0
-    ahead = 0.0  # what the words that are still to come can add at most
-    for other in range(words):
-        ahead += float(largest[other])
-    while word < words and (ahead >= least * SLACK or least <= 0.0):
-        for at in range(spans[word, 0], spans[word, 1]):
-            row, score = rows[at], times[word] * impacts[at]
-            if sums[row] == FLOAT(0) and score > FLOAT(0):
-                seen[count] = row
-                count += 1
-            sums[row] += score
-        ahead -= float(largest[word])
-        word += 1
-        least = max(least, _least(rows, impacts, spans, times, word, sums, seen, count, k))
-    count = _kept(sums, seen, count, least * SLACK - ahead)
-    while word < words:
-        start, end = spans[word]
-        if count * STEP < end - start:
-            for i in range(count):
-                sums[seen[i]] += times[word] * _find(rows, impacts, start, end, seen[i])
-        else:
-            for at in range(start, end):
-                if sums[rows[at]] > FLOAT(0):
-                    sums[rows[at]] += times[word] * impacts[at]
-        ahead -= float(largest[word])
-        word += 1
-        count = _kept(sums, seen, count, least * SLACK - ahead)
-    scores, found = np.empty(k, FLOAT), np.empty(k, np.int64)
-    held = 0
-    for i in range(count):
-        score = FLOAT(0)
-        for number in query:
-            score += _find(rows, impacts, starts[number], starts[number + 1], seen[i])
-        held = _insert(scores, found, held, score, np.int64(seen[i]))
-        sums[seen[i]] = FLOAT(0)
+    largest, places = np.empty(words, FLOAT), np.empty(len(query), np.int64)
+    for i in range(len(query)):
+        for word in range(words):
+            if spans[word, 0] == starts[query[i]]:
+                places[i] = word
+                largest[word] = times[word] * tops[query[i]]
+    least = _least(rows, impacts, spans, times, k)
+    scores, found, held = np.empty(k, FLOAT), np.empty(k, np.int64), 0
+    here = np.empty((words, 2), np.int64)
+    last = 0
+    for word in range(words):
+        last = max(last, rows[spans[word, 1] - 1])
+    for base in range(0, last + 1, len(sums)):
+        for word in range(words):
+            here[word, 0] = spans[word, 0]
+            spans[word, 0] = here[word, 1] = _end(rows, spans[word, 0], spans[word, 1], base + len(sums))
+        count = _candidates(rows, impacts, here, times, largest, base, least, sums, seen)
+        for i in range(count):
+            score, row = FLOAT(0), seen[i] + base
+            sums[seen[i]] = FLOAT(0)
+            for place in places:
+                score += _find(rows, impacts, here[place, 0], here[place, 1], row)
+            held = _insert(scores, found, held, score, np.int64(row))
+        if held == k:
+            least = max(least, float(scores[k - 1]))
     return found[:held], scores[:held]

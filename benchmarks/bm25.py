@@ -26,8 +26,9 @@ from forage.datasets.lines import read_lines
 
 WORKER = HERE / "peers" / "bm25_worker.py"
 SIDES = ("forage", "forage_dense", "bm25s", "tantivy")
-FUNCTION_WORDS = """a an and are as at be been by did do does for from had has have how in is it its many much of on or
-that the their there this to was were what when where which who whom whose why will with would""".split()
+_LEFT_OUT = """a an and are as at be been by did do does for from had has have how in is it its many much of on or
+that the their there this to was were what when where which who whom whose why will with would"""
+FUNCTION_WORDS = frozenset(_LEFT_OUT.split())
 
 
 class Side:

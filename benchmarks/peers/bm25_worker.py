@@ -3,7 +3,7 @@
     python bm25_worker.py SIDE build CORPUS.jsonl FOLDER
     python bm25_worker.py SIDE serve FOLDER < queries and blocks as lines of JSON
 
-Prints a line of JSON an answer. CPU seconds are those of this process, all threads. Nothing of the project is needed but
+Prints a line of JSON an answer. CPU seconds are of this process, all threads. Nothing of the project is needed but
 for the sides of that name, so that peers may live in an environment of their own.
 """
 

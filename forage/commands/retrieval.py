@@ -146,11 +146,12 @@ def coverage(
 ) -> None:
     """Say which questions a corpus can answer at all.
 
-    A gold answer stands in some passage, or all supporting titles are there.
+    A gold answer stands in some passage, or all supporting titles are there. With data.coverage training leaves the
+    others out, and evaluation tells both figures.
 
     \b
       forage coverage questions.jsonl indexes/wiki --out coverage.jsonl
-      forage train mine.toml data.coverage=coverage.jsonl      leaves the others out
+      forage train smoke data.questions=questions.jsonl data.corpus=wiki.jsonl data.coverage=coverage.jsonl
     """
     from forage.coverage import coverage_summary, coverage_text, measure_coverage, passages_of
     from forage.datasets.coverage import write_coverage

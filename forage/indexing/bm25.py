@@ -13,7 +13,7 @@ from forage.errors import ConfigError
 from forage.indexing.analyser import Analyser, analysis
 from forage.indexing.build import Progress
 from forage.indexing.postings import BLOCK, on_disk
-from forage.indexing.runs import TOKENS, Run, runs
+from forage.indexing.runs import BYTES, TOKENS, Run, runs
 from forage.indexing.store import PassageStore
 
 _RUNS = ".bm25.runs"
@@ -54,7 +54,7 @@ class BM25Builder:
 
     def plan(self) -> str:
         """Half a sentence for a person before it starts: the memory it will take at most."""
-        peak = 100e6 + max(33 * self._tokens, 60 * BLOCK)
+        peak = 110e6 + max(BYTES * self._tokens, 60 * BLOCK)
         return f"about {peak / 1e6:,.0f} MB for BM25, 50 bytes a different word"
 
     def build(self, store: PassageStore, folder: Path, progress: Progress) -> dict[str, Any]:

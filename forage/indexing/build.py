@@ -12,12 +12,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from forage.errors import DataError, IndexFolderError
+from forage.datasets.lines import MAX_BYTES
+from forage.errors import ConfigError, DataError, IndexFolderError
 from forage.indexing.corpus import corpus_sources, read_passages
 from forage.indexing.folder import INDEX, IndexInfo, Source, sizes, versions, write_info
 from forage.indexing.store import PassageStore, StoreWriter
-from forage.options import Setting, arguments
+from forage.options import Setting, arguments, convert
 from forage.registry import find
+from forage.toml import literal
 
 BEGUN, STORED, LOCK = ".begun.json", ".stored.json", ".lock"
 Progress = Callable[[str, int, int], None]
@@ -70,7 +72,8 @@ def build_index(
         kind: bm25, dense, hybrid, or `package.module:Builder`.
         out: the folder; it must not exist yet.
         options: of the kind (keyword-only parameters of its builder), as they came from the command line or typed.
-            `encoder.path` is the option `encoder_path`. `max_line_mb` is one of every kind.
+            `encoder.path` is the option `encoder_path`. One of every kind is `max_line_mb` (64): longer lines are
+            refused.
         resume: go on with what an interrupted call left.
         progress: is told how far it is.
         say: is told what memory will be needed, before anything is read.
@@ -82,6 +85,7 @@ def build_index(
             with other options or another corpus.
     """
     given = {name.replace(".", "_"): setting for name, setting in (options or {}).items()}
+    max_bytes = _max_line(given.pop("max_line_mb", MAX_BYTES >> 20))
     chosen = arguments("index", kind, given)
     builder: Builder = find("index", kind)(**chosen)
     begun = _Begun(kind, msgspec.to_builtins(chosen, enc_hook=str), corpus_sources(corpus))
@@ -90,7 +94,7 @@ def build_index(
     if say:
         say(f"memory: {builder.plan()}, and 16 bytes a passage")
     with _work_folder(out, begun, resume) as work:
-        digest = _store(corpus, work, progress or _quiet)
+        digest = _store(corpus, max_bytes, work, progress or _quiet)
         store = PassageStore(work)
         facts = builder.build(store, work, progress or _quiet)
         info = _finish(work, begun, facts, digest, len(store), builder.packages)
@@ -104,9 +108,6 @@ def command_line_options(words: list[str]) -> dict[str, Setting]:
     Raises:
         ConfigError: a word is no key=value.
     """
-    from forage.errors import ConfigError
-    from forage.toml import literal
-
     found = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -147,13 +148,21 @@ def _check_begun(work: Path, begun: _Begun) -> None:
         _write(path, begun)
 
 
-def _store(corpus: Path, work: Path, progress: Progress) -> str:
+def _max_line(megabytes: Any) -> int:
+    setting = megabytes if isinstance(megabytes, Setting) else Setting(megabytes, "")
+    found: int = convert("index.max_line_mb", setting, int)
+    if found < 1:
+        raise ConfigError(f"index.max_line_mb = {found}, but it must be at least 1")
+    return found << 20
+
+
+def _store(corpus: Path, max_bytes: int, work: Path, progress: Progress) -> str:
     """The passages into the folder, unless they are there; their digest."""
     marker = work / STORED
     if marker.exists():
         return msgspec.json.decode(marker.read_bytes(), type=str)
     with StoreWriter(work) as writer:
-        for passage in read_passages(corpus):
+        for passage in read_passages(corpus, max_bytes=max_bytes):
             writer.add(passage)
             if len(writer) % 1000 == 0:
                 progress("passages read", len(writer), 0)

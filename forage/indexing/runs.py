@@ -16,7 +16,9 @@ from forage.indexing.analyser import Analyser
 from forage.types import Passage
 
 TOKENS = 8_000_000
-"""Words that are counted together; 33 bytes each are needed at the peak."""
+"""Words that are counted together."""
+BYTES = 42
+"""Memory that each of them needs at the peak."""
 
 
 @dataclass(frozen=True, slots=True)

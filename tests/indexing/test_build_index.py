@@ -117,13 +117,26 @@ def test_words_of_a_command_line_are_options():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"k2": 1}, "did you mean 'index.k1'"), ({"stemmer": "klingon"}, "klingon"), ({"k1": "x"}, "k1"), ({"b": 2}, "b")],
+    [
+        ({"k2": 1}, "did you mean 'index.k1'"),
+        ({"stemmer": "klingon"}, "klingon"),
+        ({"k1": "x"}, "k1"),
+        ({"b": 2}, "b"),
+        ({"max_line_mb": 0}, "max_line_mb"),
+    ],
 )
 def test_options_that_are_not_usable_leave_nothing_behind(tmp_path, options, message):
     path = corpus(tmp_path)
     with pytest.raises(ConfigError, match=message):
         build_index(path, "bm25", tmp_path / "index", options=options)
     assert os.listdir(tmp_path) == ["corpus.jsonl"]
+
+
+def test_a_gigantic_line_is_refused(tmp_path):
+    path = corpus(tmp_path, ["red " * 300_000])
+    build_index(path, "bm25", tmp_path / "index")
+    with pytest.raises(DataError, match=r":1: the line is longer"):
+        build_index(path, "bm25", tmp_path / "other", options={"max_line_mb": 1})
 
 
 def test_a_folder_that_is_taken_is_left_alone(tmp_path):

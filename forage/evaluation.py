@@ -20,7 +20,7 @@ from forage.errors import DataError, RetrieverError
 from forage.interfaces import Engine, Renderer
 from forage.intervals import normal_interval, wilson
 from forage.metrics import mean
-from forage.records import Record, read_records, to_record, write_records
+from forage.records import Record, to_record, write_records
 from forage.retrievers.gather import Gather
 from forage.rollout import Rollout
 from forage.text import contains_answer, exact_match, token_f1
@@ -36,14 +36,20 @@ Progress = Callable[[int, int], None]
 
 
 async def evaluate(
-    questions: Sequence[Question], rollout: Rollout, folder: Path, progress: Progress | None = None
+    questions: Sequence[Question],
+    rollout: Rollout,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    coverage: Mapping[str, Covered] | None = None,
 ) -> Summary:
     """Answer every question greedily; write `summary.json` and `predictions.jsonl.zst` into `folder`.
 
     Predictions are kept as they come, so that an evaluation that was interrupted goes on where it stopped.
 
     Returns:
-        em, em_ci, f1, f1_ci, n, by_hop, hit_rate, searches_mean, stop_reasons.
+        em, em_ci, f1, f1_ci, n, by_hop, hit_rate, searches_mean, stop_reasons. With `coverage` also `covered`: the same
+        of the questions that the corpus can answer (None where there is none; those that it does not know count).
 
     Raises:
         RetrieverError: a search failed after its retries. Nothing is scored as wrong for it; run it again to go on.
@@ -70,8 +76,13 @@ async def evaluate(
         await together(one(i, question) for i, question in enumerate(questions) if i not in done)
     records = [done[i] for i in range(len(questions))]
     summary = summarise(records)
+    if coverage is not None:
+        able = [r for r in records if (found := coverage.get(r["question"]["id"])) is None or found.covered]
+        summary["covered"] = summarise(able) if able else None
     write_records(folder / PREDICTIONS, records)
-    _write_summary(folder, summary)
+    beside = folder / f".{SUMMARY}.part"
+    beside.write_text(json.dumps(summary, indent=2) + "\n")
+    beside.replace(folder / SUMMARY)
     (folder / PARTIAL).unlink()
     return summary
 
@@ -105,19 +116,6 @@ def summarise(records: Sequence[Record]) -> Summary:
         "searches_mean": mean(searches),
         "stop_reasons": {reason: stops[reason] / len(records) for reason in sorted(stops)},
     }
-
-
-def _summary_of_covered(folder: Path, able: Mapping[str, Covered]) -> Summary | None:
-    """Of the questions that the corpus can answer; those that the file does not know count as such."""
-    records = list(read_records(folder / PREDICTIONS))
-    kept = [r for r in records if r["question"]["id"] not in able or able[r["question"]["id"]].covered]
-    return summarise(kept) if kept else None
-
-
-def _write_summary(folder: Path, summary: Summary) -> None:
-    beside = folder / f".{SUMMARY}.part"
-    beside.write_text(json.dumps(summary, indent=2) + "\n")
-    beside.replace(folder / SUMMARY)
 
 
 def _append(partial: TextIO, record: Record) -> None:
@@ -203,18 +201,14 @@ def evaluate_run(
     Predictions go to `out`, or to a folder below the run's `eval/` that is named after step and overrides.
 
     Returns:
-        The summary of `evaluate`, with `step` and `dir`, where the predictions are; with data.coverage also `covered`,
-        the summary of the questions that the corpus can answer (None where it can answer none).
+        The summary of `evaluate`, with `step` and `dir`, where the predictions are.
     """
     agent = trained_agent(run, overrides, step=step, best=best)
     rollout = build.rollout(agent.config, agent.engine, agent.renderer, agent.retriever, 0.0)
     folder = out or run / "eval" / _name(agent.step, overrides)
-    coverage = agent.config.data.options.get("coverage")
-    able = read_coverage(coverage) if coverage else None
-    summary = asyncio.run(evaluate(agent.questions, rollout, folder, progress))
-    if able is not None:
-        summary["covered"] = _summary_of_covered(folder, able)
-        _write_summary(folder, summary)
+    file = agent.config.data.options.get("coverage")
+    coverage = read_coverage(file) if file else None
+    summary = asyncio.run(evaluate(agent.questions, rollout, folder, progress, coverage=coverage))
     return summary | {"step": agent.step, "dir": str(folder)}
 
 

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forage.datasets.coverage import Covered
 from forage.errors import DataError, RetrieverError
 from forage.evaluation import PARTIAL, PREDICTIONS, SUMMARY, evaluate
 from forage.intervals import normal_interval, wilson
+from forage.output import summary_text
 from forage.records import from_record, read_records, to_record, write_records
 from forage.renderers.tags import TagRenderer
 from forage.rollout import Limits, Rollout
@@ -130,3 +132,14 @@ def test_damaged_records_name_file_and_line(tmp_path):
     cut.write_bytes(whole.read_bytes()[:-200])
     with pytest.raises(DataError, match="truncated"):
         list(read_records(cut))
+
+
+def test_what_the_corpus_can_answer_is_told_apart(tmp_path):
+    coverage = {"a": Covered("a", True, True), "c": Covered("c", False, False)}  # b is not known to it
+    summary = asyncio.run(evaluate(QUESTIONS, agent(FOUND), tmp_path, coverage=coverage))
+    assert (summary["n"], summary["covered"]["n"], summary["covered"]["em"]) == (3, 2, 1.0)
+    assert "1.000  (95%" in summary_text(summary).splitlines()[2]
+    nothing = {name: Covered(name, False, False) for name in "abc"}
+    summary = asyncio.run(evaluate(QUESTIONS, agent(FOUND), tmp_path / "none", coverage=nothing))
+    assert summary["covered"] is None
+    assert "none of these questions" in summary_text(summary)

@@ -21,7 +21,7 @@ import torch
 
 from forage.engines.compiled_sampler import draw
 from forage.engines.kernels import TorchKernels
-from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, fetch
+from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, fetch, inlined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NONE = np.empty(0, FLOAT)
 
 
-@compiled
+@inlined
 def _weights(q: np.ndarray, keys: np.ndarray, weights: np.ndarray, n: int, values: np.ndarray) -> None:
     """e^(score - largest score) of queries [even, D] and the first `n` keys [C, D], into `weights` [even, C + VECTORS].
 
@@ -56,7 +56,7 @@ def _weights(q: np.ndarray, keys: np.ndarray, weights: np.ndarray, n: int, value
             u[j] = exp(u[j] - u_largest)
 
 
-@compiled
+@inlined
 def _means(weights: np.ndarray, values: np.ndarray, means: np.ndarray, n: int, following: np.ndarray) -> None:
     """Means of the first `n` values [C, D] by `weights` [even, C], into `means` [even, D]; four values at a time.
 
@@ -89,7 +89,7 @@ def _means(weights: np.ndarray, values: np.ndarray, means: np.ndarray, n: int, f
             other[d] /= u_total
 
 
-@compiled
+@inlined
 def _norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) -> None:
     """RMS norm of one row."""
     total = FLOAT(0)
@@ -100,7 +100,7 @@ def _norm(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) -> Non
         out[i] = x[i] * scale * weight[i]
 
 
-@compiled
+@inlined
 def _turn(head: np.ndarray, rotation: np.ndarray, scale: float, out: np.ndarray) -> None:
     """Rotary turn of the pairs that lie side by side in a head [D], by cosines and sines [D], times `scale`."""
     for i in range(0, len(head), 2):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from forage.engines.sampler import BLOCK
-from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, largest
+from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, inlined, largest
 
 SMALLEST = FLOAT(-69)
 """Below, `exp` no longer falls; what is e^-69 times as likely as the best token is never drawn."""
@@ -31,7 +31,7 @@ def draw(
         tokens[r], logprobs[r] = token, (row[token] - most) * scale - np.log(ends[-1])
 
 
-@compiled
+@inlined
 def _weigh(row: np.ndarray, most: float, scale: float, weights: np.ndarray, ends: np.ndarray) -> None:
     """e^((logit - most) scale) into `weights` [blocks, BLOCK]; the cumulative sums at the blocks' ends into `ends`."""
     flat, total = weights.reshape(-1), FLOAT(0)
@@ -46,7 +46,7 @@ def _weigh(row: np.ndarray, most: float, scale: float, weights: np.ndarray, ends
         ends[b] = total
 
 
-@compiled
+@inlined
 def _first(row: np.ndarray, most: float) -> int:
     """The first index of the largest logit."""
     for i in range(len(row)):
@@ -55,7 +55,7 @@ def _first(row: np.ndarray, most: float) -> int:
     return 0
 
 
-@compiled
+@inlined
 def _invert(weights: np.ndarray, ends: np.ndarray, uniform: float) -> int:
     """The first index whose cumulative weight exceeds `uniform` times the sum. Weights that are not finite: any."""
     target, b = uniform * ends[-1], 0

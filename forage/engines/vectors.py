@@ -39,7 +39,16 @@ def compiled(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-@compiled
+def inlined(function: Callable[..., Any]) -> Any:
+    """For what compiled functions call: it becomes part of each of them.
+
+    Called functions that are compiled by themselves are put together otherwise in the process that compiles them than
+    in those that find them in the cache, and then differ in the last bits.
+    """
+    return numba.njit(fastmath=SUMS, error_model="numpy", inline="always")(function)
+
+
+@inlined
 def exp(x: np.float32) -> np.float32:
     """e^x, between 2^-100 and 2^126, without a call, so that loops over it become vectors.
 
@@ -56,7 +65,7 @@ def exp(x: np.float32) -> np.float32:
     return fraction * np.int32(exponent << np.int32(23)).view(FLOAT)
 
 
-@compiled
+@inlined
 def largest(numbers: np.ndarray, lanes: np.ndarray) -> np.float32:
     """The largest of them, numbers that are none left out; `lanes` [VECTORS] is room to compare many at a time."""
     whole = len(numbers) // VECTORS * VECTORS
@@ -90,7 +99,7 @@ def _prefetch(typing: Any, numbers: Any, place: Any) -> Any:  # noqa: ARG001 (nu
     return types.void(numbers, place), generate
 
 
-@compiled
+@inlined
 def fetch(numbers: np.ndarray, first: int, end: int) -> None:
     """Have the numbers from `first` to `end`, all axes in one, brought into the nearest cache while work goes on."""
     for i in range(first, end, LINE):

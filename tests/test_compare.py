@@ -65,6 +65,14 @@ def test_runs_that_differ_in_their_seed_only_are_one_arm(whole):
         assert max(run["em"] for run in runs) <= arm["em_ci"][1]
 
 
+def test_a_run_of_an_older_version_has_the_defaults_of_what_came_since(root):
+    config = root / "grpo-seed0" / "config.toml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith(("trees =", "staleness ="))))
+    assert len(lines) - 2 == len(config.read_text().splitlines())
+    assert [arm["arm"] for arm in compare(every(root)).as_json()["arms"]] == ["grpo", "small"]
+
+
 def test_every_run_says_what_it_came_to(whole):
     run = compare(every(whole)).as_json()["runs"][0]
     summary = json.loads((whole / "grpo-seed0" / "eval" / "step-000030" / "summary.json").read_text())

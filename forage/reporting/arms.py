@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forage.configure import dump, load
+from forage.errors import ForageError
 from forage.metrics import mean
 from forage.records import read_records
 from forage.reporting.figures import Estimate, question_key
@@ -110,16 +113,23 @@ def answers(predictions: Path) -> dict[str, float]:
     return {f"{question_key(r)}\n{r['question']['text']}": float(r["em"]) for r in read_records(predictions)}
 
 
-def settings(data: RunData) -> dict[str, Any]:
-    """What an arm's runs have in common: every setting but seed, folder, device and trackers."""
-    return {key: value for key, value in flatten(data.config) if not key.startswith(OF_A_RUN)}
+def settings(entry: Entry) -> dict[str, Any]:
+    """What an arm's runs have in common: every setting but seed, folder, device and trackers.
+
+    Settings that a run of an older version did not know have their defaults, as they would on resuming it.
+    """
+    try:
+        written = tomllib.loads(dump(load(entry.path)))
+    except ForageError:  # of another version altogether, or with parts that are not here
+        written = entry.data.config
+    return {key: value for key, value in flatten(written) if not key.startswith(OF_A_RUN)}
 
 
 def group(entries: Sequence[Entry]) -> list[Arm]:
     """Arms in the order of their first run. Runs without a configuration stand alone."""
     by_settings: dict[str, list[Entry]] = {}
     for entry in entries:
-        key = repr(sorted(settings(entry.data).items())) if entry.data.config else entry.path
+        key = repr(sorted(settings(entry).items())) if entry.data.config else entry.path
         by_settings.setdefault(key, []).append(entry)
     members = list(by_settings.values())
     return [Arm(name, style_of(i), runs) for i, (name, runs) in enumerate(zip(names(members), members, strict=True))]
@@ -152,7 +162,7 @@ def _common(runs: Sequence[Entry]) -> str:
 
 def differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
     """The settings in which arms differ, with the value of each arm; None where an arm's kind has no such setting."""
-    tables = [settings(arm.entries[0].data) for arm in arms]
+    tables = [settings(arm.entries[0]) for arm in arms]
     keys = dict.fromkeys(key for table in tables for key in table)
     columns = {key: [table.get(key) for table in tables] for key in keys}
     return {key: values for key, values in columns.items() if any(value != values[0] for value in values)}

@@ -119,7 +119,7 @@ def train(
     Ctrl-C ends the step, saves and exits with 130; --resume goes on as if nothing had been.
     """
     words = [*(overrides or []), *([f"model.init_from={json.dumps(init_from)}"] if init_from else [])]
-    if (config := _configured(recipe, words, dry_run)) is None:
+    if (config := _configured(recipe, words, dry_run, reinforced=True)) is None:
         return
     from forage.training import train_from_config
 
@@ -337,11 +337,15 @@ def recipes(as_json: Json = False) -> None:
     show(found, as_json, "\n".join(f"{name:<{width}}  {line}" for name, line in found.items()))
 
 
-def _configured(recipe: str, words: list[str], dry_run: bool) -> Config | None:
-    """The configuration; None where it was only to be shown."""
+def _configured(recipe: str, words: list[str], dry_run: bool, *, reinforced: bool = False) -> Config | None:
+    """The configuration; None where it was only to be shown. `reinforced`: algorithm and critic have to go together."""
     from forage.configure import dump, load, missing
 
     config = load(recipe, words, complete=not dry_run)
+    if dry_run and reinforced:
+        from forage.build import check_algorithm
+
+        check_algorithm(config)
     for note in config.notes:
         say(f"note: {note}")
     if not dry_run:

@@ -50,6 +50,13 @@ def test_a_dry_run_prints_a_configuration_that_can_be_used(tmp_path):
     assert "# 8 steps; each plays 8 questions x 4 = 32 episodes" in done.stdout
 
 
+def test_a_dry_run_refuses_what_does_not_go_together():
+    done = run("train", "smoke", "algorithm.advantage=gae", "--dry-run")
+    assert done.exit_code == 2
+    assert "set critic=own" in done.output
+    assert run("train", "smoke", "rollout.samples=1", "--dry-run").exit_code == 2
+
+
 def test_a_dry_run_tells_what_has_to_be_set():
     done = run("train", "smoke", "data.questions=q.jsonl", "--dry-run")
     assert done.exit_code == 0

@@ -43,6 +43,8 @@ class Setting:
 def signature(part: str, kind: str) -> dict[str, Option]:
     """The options of a kind of a part, by name. A plain function has none. Imports the file of that kind.
 
+    A class that is made of other kinds names them in `made_of`, and has their options besides its own.
+
     Raises:
         ConfigError: there is no such kind.
     """
@@ -56,7 +58,9 @@ def signature(part: str, kind: str) -> dict[str, Option]:
     scope = getattr(found.__init__, "__globals__", scope)
     types = get_type_hints(annotated, globalns=scope, localns=vars(found), include_extras=True)
     lines = _argument_help(found.__doc__ or "")
-    return {p.name: Option(p.name, types[p.name], p.default, lines.get(p.name, "")) for p in parameters}
+    own = {p.name: Option(p.name, types[p.name], p.default, lines.get(p.name, "")) for p in parameters}
+    inner = [signature(part, other) for other in getattr(found, "made_of", ())]
+    return {name: option for options in (*inner, own) for name, option in options.items()}
 
 
 def _argument_help(docstring: str) -> dict[str, str]:
@@ -106,7 +110,7 @@ def required(known: Mapping[str, Option]) -> list[str]:
 
 
 def _unknown_option(part: str, kind: str, name: str, setting: Setting, known: Sequence[str]) -> str:
-    hint = nearest(f"{part}.{name}", [f"{part}.{other}" for other in known])
+    hint = nearest(f"{part}.{name}", [f"{part}.{other}" for other in known]) if known else "it has none"
     return f"{part}.{name}{place(setting)} is unknown: {part}.kind = {kind!r} has no such option; {hint}"
 
 

@@ -29,6 +29,7 @@ PARTS: dict[str, dict[str, str]] = {
     "encoder": {},
     "index": {
         "bm25": "forage.indexing.bm25:BM25Builder",
+        "hybrid": "forage.indexing.hybrid:HybridBuilder",
     },
     "loader": {
         "opensearch": "forage.indexing.opensearch:OpenSearchLoader",
@@ -36,6 +37,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "reader": {
         "bm25": "forage.retrievers.bm25:BM25Index",
+        "hybrid": "forage.retrievers.hybrid:HybridIndex",
     },
     "engine": {
         "local": "forage.engines.local:LocalEngine",

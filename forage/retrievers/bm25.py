@@ -15,6 +15,7 @@ from forage.indexing.postings import in_memory, open_postings
 from forage.indexing.runs import runs
 from forage.indexing.store import PassageStore
 from forage.retrievers.corpus import Corpus, check_k
+from forage.retrievers.fusion import Ranking, as_ranking
 from forage.retrievers.scoring import Scorer
 from forage.types import Passage
 
@@ -93,3 +94,7 @@ class BM25Index:
         """
         check_k(k, len(self))
         return [[self._store.scored(row, score) for row, score in self._scorer.best(query, k)] for query in queries]
+
+    def rank(self, queries: Sequence[str], k: int) -> list[Ranking]:
+        """The rows of these passages and their scores, without the passages."""
+        return [as_ranking(self._scorer.best(query, k)) for query in queries]

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from forage.errors import ConfigError, IndexFolderError
 from forage.indexing.folder import IndexInfo, read_info
 from forage.indexing.store import PassageStore
 from forage.interfaces import Index
+from forage.options import arguments
 from forage.registry import find
 from forage.types import Passage
 
 _COMPARED = 1000
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def open_index(folder: Path, **options: Any) -> Index:
     """Open an index folder, by the kind in its index.json; its files are mapped, not read.
 
-    The class is `reader` of the registry, and is given the folder, its `IndexInfo`, its `PassageStore` and the options.
+    The class is `reader` of the registry, and is given the folder, its `IndexInfo`, its `PassageStore` and the options
+    (keyword-only parameters of its constructor), typed and checked.
 
     Raises:
         IndexFolderError: it is no index, is not whole, or is of a format or kind that this Forage does not read.
-        ConfigError: the kind has no such option.
+        ConfigError: the kind has no such option, or it is of another type.
     """
     info = read_info(folder)
     try:
@@ -33,10 +37,7 @@ def open_index(folder: Path, **options: Any) -> Index:
         raise IndexFolderError(
             f"{folder} is an index of the kind {info.kind!r}, which can't be opened: {error}"
         ) from error
-    try:
-        opened: Index = reader(folder, info, _store(folder, info), **options)
-    except TypeError as error:
-        raise ConfigError(f"an index of the kind {info.kind!r} can't be opened with {options}: {error}") from error
+    opened: Index = reader(folder, info, _store(folder, info), **arguments("reader", info.kind, options))
     return opened
 
 
@@ -47,15 +48,17 @@ class IndexedRetriever:
 
     Args:
         path: the folder.
+        options: of the index's kind, such as `{fusion = "weighted"}` of a hybrid one.
 
     Raises:
         IndexFolderError: it can't be opened, or is of another corpus.
+        ConfigError: the kind has no such option, or it is of another type.
     """
 
-    def __init__(self, passages: Iterable[Passage] = (), *, path: Path) -> None:
+    def __init__(self, passages: Iterable[Passage] = (), *, path: Path, options: Mapping[str, Any] = NOTHING) -> None:
         info = read_info(path)
         _check_same(PassageStore(path), passages, path)
-        self._index = open_index(path)
+        self._index = open_index(path, **options)
         self._passages = info.passages
 
     def __len__(self) -> int:

@@ -207,7 +207,7 @@ def test_a_broken_description_is_refused(tmp_path, text):
 def test_what_is_no_index_is_refused(tmp_path):
     with pytest.raises(IndexFolderError, match="is no index"):
         open_index(tmp_path)
-    with pytest.raises(ConfigError, match="can't be opened with"):
+    with pytest.raises(ConfigError, match=r"reader\.colour is unknown"):
         open_index(built(tmp_path), colour="red")
 
 

@@ -25,7 +25,7 @@ from forage.learners.forward import spread_over, states, token_logprobs
 from forage.learners.measures import add, describe, mismatch
 from forage.learners.optimizer import build_optimizers
 from forage.learners.packing import MicroBatch, micro_batches
-from forage.learners.precision import compute_twin, frozen_copy, refresh
+from forage.learners.precision import compute_twin, count_denormals_as_0, frozen_copy, refresh
 from forage.learners.schedule import Schedule
 from forage.learners.terms import correct, kl_term, recomputes, settle
 from forage.learners.values import as_judged, describe_values
@@ -130,7 +130,7 @@ class LocalLearner:
         self._reference = frozen_copy(policy.model, policy.dtype) if self.kl else None
         self._watch = Watch()
         self._whole = True  # whether the weights are those after a whole update
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
+        self._thread = ThreadPoolExecutor(1, "learner", initializer=count_denormals_as_0)
 
     async def score(self, batch: Batch) -> Batch:
         """Fill in what advantage and update need: `ref_logprobs_BT` if there is a KL term, `values_BT` if there is a

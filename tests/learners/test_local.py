@@ -293,6 +293,25 @@ def test_only_tokens_of_the_newest_weights_tell_whether_engine_and_learner_agree
     assert learner.recompute_old
 
 
+class Denormal(NegativeLogLikelihood):
+    """Looks at what is left of a number that float32 can only hold with fewer digits."""
+
+    def __call__(self, logprobs_BT, batch):
+        self.left = float(torch.tensor(1e-39) * 1)
+        return super().__call__(logprobs_BT, batch)
+
+
+def test_numbers_too_small_for_all_their_digits_are_0_while_the_learner_computes():
+    """A CPU takes many times as long for them, and gradients are full of them where a critic has just begun."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU has no such switch")
+    torch.set_flush_denormal(False)
+    loss = Denormal()
+    asyncio.run(LocalLearner(tiny_policy(), loss).update(collate(groups_of())))
+    assert loss.left == 0.0
+    assert float(torch.tensor(1e-39) * 1) > 0.0  # elsewhere nothing has changed
+
+
 def test_a_cancelled_update_ends_whole():
     learner = LocalLearner(tiny_policy(), NegativeLogLikelihood(), lr=1e-2)
     before = [weight.clone() for _, weight in learner.weights()]

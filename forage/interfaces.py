@@ -89,6 +89,21 @@ class Retriever(Protocol):
     async def search(self, queries: Sequence[str], k: int) -> list[list[Passage] | RetrieverError]: ...
 
 
+class Reranker(Protocol):
+    """Judges passages by reading them together with the query: dearer than what finds them, and closer.
+
+    One that gains from many queries in a call may say how many with `batch_size`, as an index may.
+    """
+
+    def score(self, pairs: Sequence[tuple[str, Passage]]) -> Sequence[float]:
+        """A score for each (query, passage), higher is better; that of a pair does not depend on the others.
+
+        Raises:
+            RetrieverError: a pair can't be scored.
+        """
+        ...
+
+
 class Session(Protocol):
     """One episode's hold on an engine: its KV stays until the session is left."""
 

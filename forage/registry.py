@@ -24,6 +24,7 @@ PARTS: dict[str, dict[str, str]] = {
         "opensearch": "forage.retrievers.opensearch:OpenSearch",
         "qdrant": "forage.retrievers.qdrant:Qdrant",
         "random": "forage.retrievers.random:RandomRetriever",
+        "reranked": "forage.retrievers.rerank:RerankedRetriever",
         "web": "forage.retrievers.web.search:WebSearch",
     },
     "encoder": {},
@@ -38,6 +39,9 @@ PARTS: dict[str, dict[str, str]] = {
     "reader": {
         "bm25": "forage.retrievers.bm25:BM25Index",
         "hybrid": "forage.retrievers.hybrid:HybridIndex",
+    },
+    "reranker": {
+        "cross_encoder": "forage.models.cross_encoder:CrossEncoder",
     },
     "engine": {
         "local": "forage.engines.local:LocalEngine",

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from forage.datasets.jsonl import read_passages
-from forage.errors import DataError, RetrieverError
+from forage.errors import ConfigError, DataError, RetrieverError
 from forage.indexing.analyser import Analyser, analysis
 from forage.indexing.folder import INDEX
 from forage.retrievers.bm25 import BM25Retriever
-from forage.retrievers.indexed import open_index
+from forage.retrievers.rerank import NOTHING, open_searcher
 from forage.types import Passage
 
 
-def search_corpus(target: Path, query: str, *, k: int = 3) -> dict[str, Any]:
+def search_corpus(target: Path, query: str, *, k: int = 3, options: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
     """The best passages for a query.
 
     Args:
         target: an index folder, a run's folder (its own search engine over its evaluation corpus), or a corpus (BM25).
         k: how many passages.
+        options: of opening an index (see `open_searcher`).
 
     Returns:
         `query`, and `results`: id, title, text, score, best first.
@@ -31,13 +32,16 @@ def search_corpus(target: Path, query: str, *, k: int = 3) -> dict[str, Any]:
         DataError: the corpus is missing or not usable, or the query is empty.
         IndexFolderError: the index can't be opened.
         RetrieverError: the search failed.
+        ConfigError: an option is unknown or of another type, or the target is no index.
     """
     if not query.strip():
         raise DataError("the query is empty")
+    if options and not (target / INDEX).exists():
+        raise ConfigError(f"{', '.join(options)}: such options are for an index folder, which {target} is not")
     if (target / "config.toml").exists():
         found = _search_run(target, query, k)
     elif (target / INDEX).exists():
-        found = open_index(target).lookup([query], k)[0]
+        found = open_searcher(target, options).lookup([query], k)[0]
     else:
         found = BM25Retriever(read_passages(target)).lookup([query], k)[0]
     return {"query": query, "results": [asdict(passage) for passage in found]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forage.boundary import say
-from forage.commands.words import Json, whole_numbers
+from forage.commands.words import Json, Opening, whole_numbers
 from forage.output import counting, progress, show
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def load(
 def search(
     corpus: Annotated[Path, typer.Argument(metavar="DIR|CORPUS|RUN", help="An index, a corpus (BM25), or a run.")],
     query: Annotated[str, typer.Argument(help="The query, in quotes.")],
+    options: Opening = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many passages.")] = 3,
     as_json: Json = False,
 ) -> None:
@@ -101,12 +102,14 @@ def search(
 
     \b
       forage search indexes/wiki "capital of Norway" --k 5
+      forage search indexes/wiki "capital of Norway" reranker.path=models/reranker
       forage search corpus.jsonl "capital of Norway"
       forage search runs/demo "founder of Zurimba"
     """
+    from forage.indexing.build import command_line_options
     from forage.search import marked, search_corpus
 
-    found = search_corpus(corpus, query, k=k)
+    found = search_corpus(corpus, query, k=k, options=command_line_options(options or []))
     lines = [
         f"{p['score']:8.3f}  {marked(p['title'], query, _bold)}  [{p['id']}]\n"
         f"          {marked(p['text'], query, _bold)}"
@@ -118,6 +121,7 @@ def search(
 def recall(
     folder: Index,
     questions: Questions,
+    options: Opening = None,
     k: Annotated[str, typer.Option("--k", "-k", metavar="K,K", help="Depths, with commas between them.")] = "3,10",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the measures of each question.")] = None,
     as_json: Json = False,
@@ -129,12 +133,15 @@ def recall(
     \b
       forage recall indexes/wiki questions.jsonl
       forage recall indexes/wiki questions.jsonl --k 3,10 --json
+      forage recall indexes/both questions.jsonl fusion=weighted lexical_weight=.4
     """
+    from forage.indexing.build import command_line_options
     from forage.recall import measure_recall, read_judged, recall_text
-    from forage.retrievers.indexed import open_index
+    from forage.retrievers.rerank import open_searcher
 
     asked = list(read_judged(questions))
-    found = measure_recall(open_index(folder), asked, whole_numbers(k), out=out, progress=progress("questions"))
+    index = open_searcher(folder, command_line_options(options or []))
+    found = measure_recall(index, asked, whole_numbers(k), out=out, progress=progress("questions"))
     show(found, as_json, recall_text(found))
 
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from forage.commands.words import Opening
 from forage.server.limits import LIMITS, Limits
 
 
 def serve(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that `forage index` made.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one, and the log names it.")],
+    options: Opening = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     workers: Annotated[int, typer.Option(min=1, help="Processes; they share the index's pages.")] = 1,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Passages, where a request names no number.")] = LIMITS.k,
@@ -35,12 +37,14 @@ def serve(
 
     \b
       forage serve indexes/wiki --port 8000 --workers 2
+      forage serve indexes/wiki --port 8000 reranker.path=models/reranker
       forage train qwen2.5-3b-grpo search=http search.url=http://127.0.0.1:8000
 
     GET /health answers 200 when it is ready, GET /metrics is for Prometheus, GET /openapi.json describes it.
     """
     from functools import partial
 
+    from forage.indexing.build import command_line_options
     from forage.server.serve import open_folder, read_token
     from forage.server.serve import serve as run_service
     from forage.server.worker import Work
@@ -57,5 +61,5 @@ def serve(
         cache_mb=cache_mb,
     )
     token = read_token(token_env, token_file)
-    work = Work(partial(open_folder, index), limits, token, log_requests, workers)
+    work = Work(partial(open_folder, index, command_line_options(options or [])), limits, token, log_requests, workers)
     run_service(work, host=host, port=port, insecure=insecure)

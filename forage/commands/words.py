@@ -10,6 +10,11 @@ from forage.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
+Opening = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Options of opening the index, and of a reranker (reranker.path=...)."),
+]
+
 
 def whole_numbers(text: str) -> list[int]:
     """`3,10` as numbers, each once.

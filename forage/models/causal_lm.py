@@ -68,7 +68,7 @@ class Policy:
     def write(self, folder: Path, *, dtype: str = "float32") -> None:
         """Write the files of a Hugging Face folder into an existing one."""
         model = self.model if dtype == "float32" else copy.deepcopy(self.model).to(DTYPES[dtype])
-        with _no_progress_bars():
+        with no_progress_bars():
             model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -105,7 +105,7 @@ def load_policy(
     _silence_dropout(model)
     if gradient_checkpointing:
         checkpoint_gradients(model)
-    return as_policy(model, _load_tokenizer(source), dtype=dtype)
+    return as_policy(model, load_tokenizer(source), dtype=dtype)
 
 
 def as_policy(model: Any, tokenizer: Any, *, dtype: str = "float32") -> Policy:
@@ -203,7 +203,7 @@ def _load_model(source: str) -> Any:
 
     disable_progress_bar()
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             model, report = AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
             )
@@ -217,26 +217,31 @@ def _load_model(source: str) -> Any:
     return model
 
 
-def _load_tokenizer(source: str) -> Any:
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer of a folder or hub name.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{source}: its tokenizer can't be read. {_first_line(error)}") from error
+        raise CheckpointError(f"{source}: its tokenizer can't be read. {first_line(error)}") from error
 
 
 def _explain(source: str, error: Exception) -> str:
     if Path(source).is_dir():
-        return f"{source} can't be loaded as a causal language model. {_first_line(error)}"
+        return f"{source} can't be loaded as a causal language model. {first_line(error)}"
     return (
         f"{source} is no local folder and could not be had from the Hugging Face hub. Check the name and the network, "
-        f"log in if the model is gated, or download it and name the folder. {_first_line(error)}"
+        f"log in if the model is gated, or download it and name the folder. {first_line(error)}"
     )
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Loading and saving a local model print nothing (a download has bars of its own)."""
     from transformers.utils import logging
 
@@ -249,7 +254,8 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says, without what follows, in brackets."""
     return f"({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''})"
 
 

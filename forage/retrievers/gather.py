@@ -37,7 +37,8 @@ class Gather:
         self, index: Index | Retriever | Lookup, *, cache_size: int = 100_000, timeout_s: float = 60.0
     ) -> None:
         self._lookup = as_lookup(index)
-        self.in_process = hasattr(index, "lookup")  # answers at once, within the same round of the event loop
+        # whether it answers at once, within the same round of the event loop
+        self.in_process = bool(getattr(index, "in_process", hasattr(index, "lookup")))
         self._cache: OrderedDict[_Key, list[Passage]] = OrderedDict()
         self._cache_size = cache_size
         self._timeout_s = None if getattr(index, "bounds_itself", False) else timeout_s

@@ -7,11 +7,15 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from forage.errors import ConfigError, MissingExtra, ServiceError
+from forage.options import Setting
 from forage.server.keeper import Opened
 from forage.server.log import Log
 from forage.server.worker import Work
+
+NOTHING: Mapping[str, Setting] = MappingProxyType({})
 
 
 def serve(told: Work, *, host: str = "127.0.0.1", port: int, insecure: bool = False) -> None:
@@ -44,19 +48,21 @@ def serve(told: Work, *, host: str = "127.0.0.1", port: int, insecure: bool = Fa
         Supervisor(told, listening, log).run()
 
 
-def open_folder(folder: Path) -> Opened:
-    """An index folder, opened.
+def open_folder(folder: Path, options: Mapping[str, Setting] = NOTHING) -> Opened:
+    """An index folder, opened with options (see `open_searcher`), which `GET /v1/info` tells.
 
     Raises:
         IndexFolderError: it is no whole index that fits.
+        ConfigError: an option is unknown, or of another type.
     """
     import msgspec
 
     from forage.indexing.folder import read_info
-    from forage.retrievers.indexed import open_index
+    from forage.retrievers.rerank import open_searcher
 
-    info = read_info(folder)
-    return Opened(open_index(folder), msgspec.to_builtins(info), folder / "index.json")
+    told = {"opened_with": {name: setting.value for name, setting in options.items()}} if options else {}
+    info = msgspec.to_builtins(read_info(folder)) | told
+    return Opened(open_searcher(folder, options), info, folder / "index.json")
 
 
 def check_exposure(host: str, token: str, insecure: bool) -> None:

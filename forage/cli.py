@@ -284,6 +284,7 @@ for command in (
     retrieval.recall,
     retrieval.coverage,
     retrieval.chunk,
+    retrieval.dedupe,
 ):
     app.command()(command)
 

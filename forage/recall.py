@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,16 @@ import numpy as np
 from forage.datasets.jsonl import answers_of, strings_of
 from forage.datasets.lines import read_lines, write_lines
 from forage.errors import ConfigError, DataError
+from forage.indexing.duplicates import REMOVED, Removed, read_removed
 from forage.interfaces import Index
 from forage.intervals import normal_interval, wilson
 from forage.text import contains_answer
 from forage.types import Passage
 
 Progress = Callable[[int, int], None]
+StandsFor = tuple[frozenset[str], frozenset[str]]
+"""Ids and titles of passages that were left out."""
+NOTHING: Mapping[str, StandsFor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ def measure_recall(
     questions: Sequence[Judged],
     ks: Sequence[int] = (3, 10),
     *,
+    stands_for: Mapping[str, StandsFor] = NOTHING,
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -63,6 +70,7 @@ def measure_recall(
         index: what is asked.
         questions: at least one.
         ks: depths, ascending or not.
+        stands_for: by id, the duplicates that a passage stands for in the index: whoever finds it has found them.
         out: a file of JSON lines to write: the measures of each question, to compare two retrievers on the same ones.
         progress: is told how many questions are done.
 
@@ -87,7 +95,7 @@ def measure_recall(
         started = time.perf_counter()
         (found,) = index.lookup([question.text], max(ks))
         seconds.append(time.perf_counter() - started)
-        rows.append({"id": question.id, **judge(question, found, ks)})
+        rows.append({"id": question.id, **judge(question, found, ks, stands_for)})
         if progress:
             progress(done, len(questions))
     if out:
@@ -96,17 +104,46 @@ def measure_recall(
     return summarise(rows, ks) | {"latency_ms": {"p50": p50, "p95": p95}}
 
 
-def judge(question: Judged, found: Sequence[Passage], ks: Sequence[int]) -> dict[str, Any]:
+def judge(
+    question: Judged, found: Sequence[Passage], ks: Sequence[int], stands_for: Mapping[str, StandsFor] = NOTHING
+) -> dict[str, Any]:
     """The measures of one question: recall and hit by k, and rr; None where the question does not allow it."""
     golds = question.golds
-    names = [passage.id if question.by_id else passage.title for passage in found]
-    rank = next((rank for rank, name in enumerate(names, start=1) if name in golds), None)
+    names = [_names(passage, question.by_id, stands_for) for passage in found]
+    rank = next((rank for rank, here in enumerate(names, start=1) if here & golds), None)
     hits = [contains_answer(f"{p.title} {p.text}", question.answers) for p in found] if question.answers else []
     return {
-        "recall": {str(k): len(golds & set(names[:k])) / len(golds) if golds else None for k in ks},
+        "recall": {str(k): len(golds & set().union(*names[:k])) / len(golds) if golds else None for k in ks},
         "rr": (1 / rank if rank else 0.0) if golds else None,
         "hit": {str(k): any(hits[:k]) if question.answers else None for k in ks},
     }
+
+
+def duplicates_of(folder: Path, removed: Path | None = None) -> dict[str, StandsFor]:
+    """What the passages of an index stand for, by id.
+
+    Args:
+        folder: of the index, which may have left duplicates out.
+        removed: what `forage dedupe` wrote besides, where the index is of what it left.
+
+    Raises:
+        DataError: a file is missing or none of these.
+    """
+    if removed and not removed.exists():
+        raise DataError(f"{removed}: there is no such file")
+    found: dict[str, list[Removed]] = defaultdict(list)
+    for path in (removed, folder / REMOVED):
+        for each in read_removed(path) if path else ():
+            found[each.kept] += [each, *found.pop(each.removed, ())]
+    return {
+        kept: (frozenset(r.removed for r in each), frozenset(r.title for r in each)) for kept, each in found.items()
+    }
+
+
+def _names(passage: Passage, by_id: bool, stands_for: Mapping[str, StandsFor]) -> frozenset[str]:
+    """What a question may call a passage, or one that it stands for."""
+    ids, titles = stands_for.get(passage.id, (frozenset(), frozenset()))
+    return ids | {passage.id} if by_id else titles | {passage.title}
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands around search engines: index, search, recall, coverage, chunk."""
+"""Commands around search engines: index, search, recall, coverage, chunk, dedupe."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def index(
     \b
       forage index corpus.jsonl --out indexes/mine
       forage index wiki.jsonl.gz --kind bm25 --out indexes/wiki stemmer=none k1=1.2 b=0.75
+      forage index wiki.jsonl.gz --out indexes/wiki duplicates=near near=0.9
       forage index wiki.jsonl.gz --out indexes/wiki --resume
     """
     from forage.indexing.build import build_index, command_line_options
@@ -51,8 +52,11 @@ def index(
     chosen = command_line_options(options or [])
     info = build_index(corpus, kind.value, out, options=chosen, resume=resume, progress=counting(), say=say)
     found = {"dir": str(out), "kind": info.kind, "passages": info.passages, "corpus": info.corpus}
-    size = sum(info.files.values())
-    show(found | {"bytes": size}, as_json, f"{info.passages:,} passages, {size / 1e6:,.1f} MB in {out}")
+    size, gone = sum(info.files.values()), info.deduplicated
+    if gone:
+        found |= {"duplicates_removed": gone.removed}
+    without = f" without {gone.removed:,} duplicates" if gone else ""
+    show(found | {"bytes": size}, as_json, f"{info.passages:,} passages{without}, {size / 1e6:,.1f} MB in {out}")
 
 
 class Elsewhere(StrEnum):
@@ -124,11 +128,13 @@ def recall(
     options: Opening = None,
     k: Annotated[str, typer.Option("--k", "-k", metavar="K,K", help="Depths, with commas between them.")] = "3,10",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the measures of each question.")] = None,
+    removed: Annotated[Path | None, typer.Option(metavar="FILE", help="What forage dedupe left out before.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure what an index finds for questions whose passages are known.
 
-    Questions carry `positive_ids` or `supporting_titles`, and answers where there are. Each is asked alone.
+    Questions carry `positive_ids` or `supporting_titles`, and answers where there are. Each is asked alone. A passage
+    that was left out as a duplicate counts as found with the one that stands for it.
 
     \b
       forage recall indexes/wiki questions.jsonl
@@ -136,12 +142,12 @@ def recall(
       forage recall indexes/both questions.jsonl fusion=weighted lexical_weight=.4
     """
     from forage.indexing.build import command_line_options
-    from forage.recall import measure_recall, read_judged, recall_text
+    from forage.recall import duplicates_of, measure_recall, read_judged, recall_text
     from forage.retrievers.rerank import open_searcher
 
-    asked = list(read_judged(questions))
+    asked, same = list(read_judged(questions)), duplicates_of(folder, removed)
     index = open_searcher(folder, command_line_options(options or []))
-    found = measure_recall(index, asked, whole_numbers(k), out=out, progress=progress("questions"))
+    found = measure_recall(index, asked, whole_numbers(k), stands_for=same, out=out, progress=progress("questions"))
     show(found, as_json, recall_text(found))
 
 
@@ -203,6 +209,31 @@ def chunk(
 
     write_passages(out, counted())
     show({"passages": written, "file": str(out)}, as_json, f"{written:,} passages in {out}")
+
+
+def dedupe(
+    corpus: Corpus,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to: .jsonl, .jsonl.gz or .jsonl.zst.")],
+    near: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Leave out near duplicates, too: least similarity, up to 1.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Leave out passages that say what an earlier one says.
+
+    Equal ones (case and white space aside), or with --near those whose sets of three words in a row have at least that
+    Jaccard similarity. FILE.removed says which passage stands for each that was left out.
+
+    \b
+      forage dedupe passages.jsonl --out unique.jsonl.zst
+      forage dedupe passages.jsonl --out unique.jsonl.zst --near 0.9
+    """
+    from forage.indexing.duplicates import Deduplication, dedupe_corpus
+
+    chosen = Deduplication("exact" if near is None else "near", near)
+    found = dedupe_corpus(corpus, out, chosen, progress=counting(), say=say)
+    text = f"{found['passages']:,} passages in {out}, {found['removed']:,} duplicates in {found['removed_file']}"
+    show(found, as_json, text)
 
 
 def _bold(text: str) -> str:

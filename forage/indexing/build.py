@@ -14,14 +14,15 @@ import msgspec
 
 from forage.datasets.lines import MAX_BYTES
 from forage.errors import ConfigError, DataError, IndexFolderError
-from forage.indexing.corpus import corpus_sources, read_passages
+from forage.indexing.corpus import corpus_sources, store_corpus
+from forage.indexing.duplicates import Deduplication, deduplication, store_without_duplicates, what_was_removed
 from forage.indexing.folder import INDEX, IndexInfo, Source, sizes, versions, write_info
-from forage.indexing.store import PassageStore, StoreWriter
+from forage.indexing.store import PassageStore
 from forage.options import Setting, arguments, convert
 from forage.registry import find
 from forage.toml import literal
 
-BEGUN, STORED, LOCK = ".begun.json", ".stored.json", ".lock"
+BEGUN, STORED, LOCK, EVERY = ".begun.json", ".stored.json", ".lock", ".every"
 Progress = Callable[[str, int, int], None]
 """(what is done, how many, of how many; 0 where that is not known)"""
 
@@ -53,6 +54,7 @@ class _Begun(msgspec.Struct):
     kind: str
     options: dict[str, Any]
     sources: list[Source]
+    unique: Deduplication
 
 
 def build_index(
@@ -72,8 +74,8 @@ def build_index(
         kind: bm25, dense, hybrid, or `package.module:Builder`.
         out: the folder; it must not exist yet.
         options: of the kind (keyword-only parameters of its builder), as they came from the command line or typed.
-            `encoder.path` is the option `encoder_path`. One of every kind is `max_line_mb` (64): longer lines are
-            refused.
+            `encoder.path` is the option `encoder_path`. Those of every kind are `max_line_mb` (64): longer lines are
+            refused; and `duplicates` and `near` (see `Deduplication`).
         resume: go on with what an interrupted call left.
         progress: is told how far it is.
         say: is told what memory will be needed, before anything is read.
@@ -86,15 +88,17 @@ def build_index(
     """
     given = {name.replace(".", "_"): setting for name, setting in (options or {}).items()}
     max_bytes = _max_line(given.pop("max_line_mb", MAX_BYTES >> 20))
-    chosen = arguments("index", kind, given)
+    unique = deduplication({name: given.pop(name) for name in ("duplicates", "near") if name in given})
+    chosen = arguments("index", kind, given, shared=("max_line_mb", "duplicates", "near"))
     builder: Builder = find("index", kind)(**chosen)
-    begun = _Begun(kind, msgspec.to_builtins(chosen, enc_hook=str), corpus_sources(corpus))
+    begun = _Begun(kind, msgspec.to_builtins(chosen, enc_hook=str), corpus_sources(corpus), unique)
     if (out / INDEX).exists():
         raise IndexFolderError(f"there is an index in {out} already; remove it, or choose another --out")
     if say:
-        say(f"memory: {builder.plan()}, and 16 bytes a passage")
+        said = f"; before that, {unique.plan()}" if unique.duplicates != "keep" else ""
+        say(f"memory: {builder.plan()}, and 16 bytes a passage{said}")
     with _work_folder(out, begun, resume) as work:
-        digest = _store(corpus, max_bytes, work, progress or _quiet)
+        digest = _store(corpus, max_bytes, unique, work, progress or _quiet)
         store = PassageStore(work)
         facts = builder.build(store, work, progress or _quiet)
         info = _finish(work, begun, facts, digest, len(store), builder.packages)
@@ -156,19 +160,21 @@ def _max_line(megabytes: Any) -> int:
     return found << 20
 
 
-def _store(corpus: Path, max_bytes: int, work: Path, progress: Progress) -> str:
-    """The passages into the folder, unless they are there; their digest."""
+def _store(corpus: Path, max_bytes: int, unique: Deduplication, work: Path, progress: Progress) -> str:
+    """The passages into the folder, unless they are there, without those that are left out; their digest."""
     marker = work / STORED
     if marker.exists():
         return msgspec.json.decode(marker.read_bytes(), type=str)
-    with StoreWriter(work) as writer:
-        for passage in read_passages(corpus, max_bytes=max_bytes):
-            writer.add(passage)
-            if len(writer) % 1000 == 0:
-                progress("passages read", len(writer), 0)
-    progress("passages read", len(writer), len(writer))
-    _write(marker, writer.digest)
-    return writer.digest
+    if unique.duplicates == "keep":
+        digest = store_corpus(corpus, work, progress, max_bytes=max_bytes)
+    else:
+        every = work / EVERY
+        every.mkdir(exist_ok=True)
+        if not (every / STORED).exists():
+            _write(every / STORED, store_corpus(corpus, every, progress, max_bytes=max_bytes))
+        digest = store_without_duplicates(PassageStore(every), unique, work, progress)
+    _write(marker, digest)
+    return digest
 
 
 def _finish(
@@ -184,6 +190,7 @@ def _finish(
         options=facts,
         versions=versions(*packages),
         files=sizes(work),
+        deduplicated=what_was_removed(work, begun.unique),
     )
     if not passages:
         raise DataError("the corpus is empty")

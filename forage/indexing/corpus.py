@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from forage.datasets.lines import MAX_BYTES, read_lines
 from forage.errors import DataError, MissingExtra
 from forage.indexing.folder import Source
 from forage.indexing.ids import Marks, mark
+from forage.indexing.store import StoreWriter
 from forage.types import Passage
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -65,6 +66,19 @@ def read_passages(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[Passage
         raise DataError(f"{path}: the corpus is empty")
     if doubled := marks.doubled():
         _refuse_doubled(path, doubled, max_bytes)
+
+
+def store_corpus(
+    corpus: Path, folder: Path, progress: Callable[[str, int, int], None], *, max_bytes: int = MAX_BYTES
+) -> str:
+    """Read every passage into a folder, for a `PassageStore`; their digest."""
+    with StoreWriter(folder) as writer:
+        for passage in read_passages(corpus, max_bytes=max_bytes):
+            writer.add(passage)
+            if len(writer) % 1000 == 0:
+                progress("passages read", len(writer), 0)
+    progress("passages read", len(writer), len(writer))
+    return writer.digest
 
 
 def _refuse_doubled(path: Path, marks: set[int], max_bytes: int) -> None:

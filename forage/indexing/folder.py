@@ -25,6 +25,17 @@ class Source(msgspec.Struct, frozen=True):
     modified_ns: int
 
 
+class Deduplicated(msgspec.Struct, frozen=True):
+    """What was left out of the corpus; `duplicates.jsonl` says for which passage each."""
+
+    duplicates: str
+    """exact or near"""
+    near: float | None
+    """least Jaccard similarity; None where they are exact"""
+    removed: int
+    """passages left out"""
+
+
 class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What an index folder says of itself."""
 
@@ -32,7 +43,7 @@ class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):
     """bm25, dense or hybrid: who built it, and who opens it"""
     format: int = FORMAT
     passages: int
-    """how many"""
+    """how many there are"""
     corpus: str
     """SHA-256 of the passages in order (`StoreWriter.digest`)"""
     sources: list[Source]
@@ -43,6 +54,8 @@ class IndexInfo(msgspec.Struct, frozen=True, kw_only=True):
     """of Python and of the libraries that had a part in it"""
     files: dict[str, int]
     """the bytes of every other file in the folder, by its name"""
+    deduplicated: Deduplicated | None = None
+    """None where every passage of the corpus is there"""
 
 
 def read_info(folder: Path) -> IndexInfo:

@@ -91,6 +91,11 @@ class PassageStore:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    @property
+    def size(self) -> int:
+        """Bytes of all records."""
+        return int(self._offsets[-1])
+
     def __getitem__(self, row: int) -> Passage:
         """The passage of that row, 0 and up, with score 0."""
         return self.scored(row, 0.0)

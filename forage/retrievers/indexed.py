@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from forage.errors import ConfigError, IndexFolderError
+from forage.indexing.duplicates import REMOVED, read_removed
 from forage.indexing.folder import IndexInfo, read_info
 from forage.indexing.store import PassageStore
 from forage.interfaces import Index
@@ -77,10 +78,17 @@ def _store(folder: Path, info: IndexInfo) -> PassageStore:
 
 
 def _check_same(store: PassageStore, passages: Iterable[Passage], folder: Path) -> None:
-    for row, passage in enumerate(islice(passages, _COMPARED)):
+    """Passages that were left out as duplicates are passed over; they are written down in the corpus' order."""
+    removed = (each.removed for each in read_removed(folder / REMOVED))
+    row, left_out = 0, next(removed, None)
+    for passage in islice(passages, _COMPARED):
+        if passage.id == left_out:
+            left_out = next(removed, None)
+            continue
         held = store[row] if row < len(store) else None
         if held is None or (held.id, held.title, held.text) != (passage.id, passage.title, passage.text):
             raise IndexFolderError(
                 f"{folder} is of another corpus: its passage {row} is not {passage.id!r}. "
                 "Build an index of data.corpus, or leave out data.corpus"
             )
+        row += 1

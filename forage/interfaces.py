@@ -191,7 +191,7 @@ class Learner(Protocol):
     """Holds the weights that are trained. Coroutines, so that a long update never blocks the loop."""
 
     async def score(self, batch: Batch) -> Batch:
-        """Fill in the columns that loss and advantage need (`old_logprobs_BT`, `ref_logprobs_BT`)."""
+        """Fill in the columns that advantages need (`values_BT`, `ref_logprobs_BT`)."""
         ...
 
     async def update(self, batch: Batch) -> Metrics:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,13 +20,14 @@ from forage.correction import Correction
 from forage.errors import CheckpointError
 from forage.interfaces import PolicyLoss
 from forage.learners.critic import NoCritic, Weigh
+from forage.learners.denominator import Denominator
 from forage.learners.forward import spread_over, states, token_logprobs
 from forage.learners.measures import add, describe, mismatch
 from forage.learners.optimizer import build_optimizers
 from forage.learners.packing import MicroBatch, micro_batches
 from forage.learners.precision import compute_twin, count_denormals_as_0, frozen_copy, refresh
 from forage.learners.schedule import Schedule
-from forage.learners.terms import correct, kl_term, recomputes, settle
+from forage.learners.terms import correct, kl_term
 from forage.learners.values import as_judged, describe_values
 from forage.learners.watch import Watch
 from forage.models.causal_lm import Policy, load_weights
@@ -35,8 +35,6 @@ from forage.models.packed import attend_packed, check_packable
 from forage.types import Batch, Metrics
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
-SAME_LOGPROBS = 1e-3  # mean |difference| up to which engine and learner count as one
 STATE = ("step", "recompute_old", "bad_steps", "kl_coef")
 
 
@@ -60,7 +58,9 @@ class LocalLearner:
         minibatch_questions: questions of one optimizer step; 0 takes the whole batch.
         share_prompts: compute what the samples of a question begin with once.
         old_logprobs: denominator of the ratio: what a token was "sampled" at, the learner's own ("recomputed"), or
-            "auto", which takes the learner's own where the engine's differ by 1e-3 or more on the first batch.
+            "auto", which takes the learner's own where the engine's differ by 1e-3 or more on the first batch. With a
+            correction the learner's own stand there always, and "auto" trusts an engine that agrees with it: what it
+            sampled with these very weights is not computed again.
         correction: weigh tokens by p_learner / p_engine, cut at the cap: by "token", or by "sequence" (the product over
             a row); "token_mask" and "sequence_mask" leave out what is not between floor and cap.
         correction_cap: the largest weight.
@@ -111,7 +111,7 @@ class LocalLearner:
         self.loss = loss
         self.critic = critic or NoCritic()
         self.step = 0  # updates made
-        self.recompute_old = recomputes(old_logprobs, correction)  # None: the first batch will tell
+        self.old = Denominator(old_logprobs, correction)
         self.max_grad_norm = max_grad_norm
         self.micro_tokens = micro_tokens
         self.minibatch_questions = minibatch_questions
@@ -129,15 +129,17 @@ class LocalLearner:
         self._compute = compute_twin(policy.model, policy.dtype)
         self._reference = frozen_copy(policy.model, policy.dtype) if self.kl else None
         self._watch = Watch()
+        self._learned = False  # whether the weights are others than those at the beginning, as far as is known
         self._whole = True  # whether the weights are those after a whole update
         self._thread = ThreadPoolExecutor(1, "learner", initializer=count_denormals_as_0)
 
     async def score(self, batch: Batch) -> Batch:
-        """Fill in what advantage and update need: `ref_logprobs_BT` if there is a KL term, `values_BT` if there is a
-        critic, and `old_logprobs_BT` if the ratio's denominator is the learner's and several optimizer steps follow
-        (with one, the update's own forward gives it).
+        """Fill in what advantages need: `ref_logprobs_BT` if there is a KL term, `values_BT` if there is a critic, and
+        `old_logprobs_BT` if a KL in the reward reads the learner's own. (Else the update computes what it needs of
+        them.)
 
-        With old_logprobs = "auto" the first call looks whether it is (see `check_logprobs`).
+        With old_logprobs = "auto" the first call with tokens of these weights looks whether they are wanted (see
+        `check_logprobs`).
         """
         return await self._aside(lambda: self._score(to_device(batch, self.policy.device)))
 
@@ -156,7 +158,7 @@ class LocalLearner:
     async def check_logprobs(self, batch: Batch) -> float:
         """Mean |difference| between the engine's logprobs and the learner's, on a batch that was just sampled.
 
-        From SAME_LOGPROBS on, the ratio's denominator is the learner's from now on; below, it is the engine's.
+        From 1e-3 on, the ratio's denominator is the learner's from now on; below, it is the engine's.
         """
         return await self._aside(lambda: self._check_logprobs(to_device(batch, self.policy.device)))
 
@@ -177,7 +179,7 @@ class LocalLearner:
         self.policy.write(folder / "model")
         torch.save(self._optimizers.state_dict(), folder / "optimizer.pt")
         kl_coef = self.kl.coefficient.value if self.kl else 0.0
-        state = (self.step, self.recompute_old, self._watch.bad_steps, kl_coef)
+        state = (self.step, self.old.recompute, self._watch.bad_steps, kl_coef)
         (folder / "learner.json").write_text(json.dumps(dict(zip(STATE, state, strict=True))))
         self.critic.save(folder / "critic")
 
@@ -193,7 +195,7 @@ class LocalLearner:
                 torch.load(folder / "optimizer.pt", map_location=self.policy.device, weights_only=True)
             )
             state = json.loads((folder / "learner.json").read_text())
-            self.step, self.recompute_old, self._watch.bad_steps, kl_coef = (state[name] for name in STATE)
+            self.step, self.old.recompute, self._watch.bad_steps, kl_coef = (state[name] for name in STATE)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder}: the optimizer's state can't be used here ({error})") from error
         if self.kl:
@@ -212,19 +214,15 @@ class LocalLearner:
             raise
 
     def _check_logprobs(self, batch: Batch) -> float:
-        total, tokens = mismatch(batch, self._logprobs(self._compute, batch))["policy/mismatch"]
-        gap = total / max(tokens, 1)
-        self.recompute_old = not gap < SAME_LOGPROBS
-        log.info("logprobs of engine and learner differ by %.2g on average, recompute: %s", gap, self.recompute_old)
-        return gap
+        return self.old.compare(batch, self._logprobs(self._compute, batch))
 
     def _score(self, batch: Batch) -> Batch:
-        just_sampled_BT = batch.acted_BT & (batch.version_BT == self.step)  # older tokens differ for another reason
-        if self.recompute_old is None and just_sampled_BT.any():
+        fresh_BT = batch.acted_BT & (batch.version_BT == self.step if self._learned else True)
+        if self.old.recompute is None and fresh_BT.any():  # older tokens differ for another reason
             self._check_logprobs(batch)
-        if self._scores_old(batch):
-            batch = settle(batch, self._logprobs(self._compute, batch), recompute=bool(self.recompute_old))
         if self.kl:
+            if self.kl.reads_denominator(batch) and self.old.unknown(batch, self.step).any():
+                batch = self.old.settle(batch, self._logprobs(self._compute, batch))
             batch = self.kl.penalise(replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch)))
         seen, once = as_judged(batch), self._steps_once(batch)
         with attend_packed(self._compute), self.critic.attending():
@@ -234,12 +232,6 @@ class LocalLearner:
     def _steps_once(self, batch: Batch) -> bool:
         """Whether the update of a batch is one optimizer step."""
         return not 0 < self.minibatch_questions < len(counts(batch)[0])
-
-    def _scores_old(self, batch: Batch) -> bool:
-        """Whether the learner's logprobs are wanted before the update; in its first optimizer step they come free."""
-        everything = batch.sampled_BT is not None
-        early = not self._steps_once(batch) or (self.kl is not None and (self.kl.in_reward or everything))
-        return early and (everything or bool(self.recompute_old))
 
     @torch.no_grad()
     def _logprobs(self, model: Any, batch: Batch) -> Tensor:
@@ -259,8 +251,8 @@ class LocalLearner:
     def _update(self, batch: Batch) -> Metrics:
         metrics = describe_values(as_judged(batch))
         with attend_packed(self._compute), self.critic.attending():
-            for number, part in enumerate(minibatches(batch, self.minibatch_questions)):
-                add(metrics, self._optimizer_step(part, first=number == 0))
+            for number, (part, micros) in enumerate(self._parts(batch)):
+                add(metrics, self._optimizer_step(part, micros, first=number == 0))
         add(metrics, {"policy/lr": (self._optimizers.rates[0] * self._factor, 1.0), "learner/tokens": (0.0, 1.0)})
         if self.kl:
             add(metrics, self.kl.follow(batch))
@@ -272,13 +264,31 @@ class LocalLearner:
     def _factor(self) -> float:
         return self._schedule.factor(max(self.step - self.critic.warmup_steps, 0))
 
-    def _optimizer_step(self, part: Batch, *, first: bool) -> Metrics:
+    def _parts(self, batch: Batch) -> list[tuple[Batch, list[MicroBatch]]]:
+        """What each optimizer step learns from. All but the first will meet other weights: they are given the
+        denominator of the ratio beforehand, which the first takes from its own forward pass."""
+        parts = [(part, self._micro_batches(part)) for part in minibatches(batch, self.minibatch_questions)]
+        if batch.advantages_BT is None or self._starts_alone(batch):
+            return parts
+        return [*parts[:1], *((part, [self._settled(micro) for micro in micros]) for part, micros in parts[1:])]
+
+    @torch.no_grad()
+    def _settled(self, micro: MicroBatch) -> MicroBatch:
+        """With the denominator of the ratio, which is computed only where it isn't known."""
+        own_BT = micro.batch.sampled_logprobs_BT
+        if self.old.unknown(micro.batch, self.step).any():
+            own_BT = micro.spread(self._forward(self._compute, micro)[1])
+        return replace(micro, batch=self.old.settle(micro.batch, own_BT))
+
+    def _starts_alone(self, batch: Batch) -> bool:
+        """Whether a critic learns from the batch while the policy waits for it."""
+        return batch.returns_BT is not None and self.step < self.critic.warmup_steps
+
+    def _optimizer_step(self, part: Batch, micros: list[MicroBatch], *, first: bool) -> Metrics:
         """All micro-batches' gradients, then one step of the policy and one of the critic, which starts alone."""
-        micros = self._micro_batches(part)
-        teaches = part.returns_BT is not None
-        alone = teaches and self.step < self.critic.warmup_steps
+        alone = self._starts_alone(part)
         metrics: Metrics = {} if alone else self._policy_step(micros, self._weigh(part), first=first)
-        if teaches:
+        if part.returns_BT is not None:
             self._whole = False
             seen = as_judged(part)
             micros = micros if seen is part else self._micro_batches(seen)
@@ -294,6 +304,7 @@ class LocalLearner:
         """A gradient that is not finite is thrown away and counted."""
         metrics: Metrics = {}
         self._watch([self._accumulate(micro, weigh, metrics, first=first) for micro in micros])
+        self._learned |= bool(micros)
         self._whole = False
         norm, finite = self._optimizers.clip_and_step(self.max_grad_norm, self._factor)
         if finite:
@@ -307,7 +318,7 @@ class LocalLearner:
         logprobs_BT, batch = micro.spread(logprobs_M), micro.batch
         if first:  # nothing was learned from the batch yet
             own_BT = logprobs_BT.detach()
-            batch = settle(batch, own_BT, recompute=bool(self.recompute_old))
+            batch = self.old.settle(batch, own_BT)
             if batch.advantages_BT is not None:  # in supervised learning nothing was sampled
                 add(metrics, mismatch(batch, own_BT, self.step))
         policy_BT, extra = self._policy_loss(logprobs_BT, batch)

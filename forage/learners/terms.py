@@ -1,53 +1,16 @@
-"""What stands beside a policy loss: the ratio's denominator, the correction for how tokens were sampled, a KL."""
+"""What stands beside a policy loss: the correction for how tokens were sampled, a KL."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from forage.correction import Correction
 from forage.errors import ConfigError
 from forage.kl import ESTIMATORS, Coefficient, mean_of_rows
+from forage.learners.denominator import denominator
 from forage.types import Batch, Metrics
-
-
-def recomputes(old_logprobs: str, correction: str) -> bool | None:
-    """Whether the ratio's denominator is the learner's own; None leaves it to the first batch.
-
-    Raises:
-        ConfigError: a correction without the learner's own logprobs.
-    """
-    if correction != "none":
-        if old_logprobs == "sampled":
-            raise ConfigError(
-                f"learner.correction = {correction!r} weighs tokens by the learner's own logprobs against the sampled "
-                "ones, which learner.old_logprobs = 'sampled' does not compute; take 'recomputed' or 'auto'"
-            )
-        return True
-    return {"auto": None, "sampled": False, "recomputed": True}[old_logprobs]
-
-
-def settle(batch: Batch, own_BT: Tensor, *, recompute: bool) -> Batch:
-    """The batch with the denominator of the ratio, as far as it has none.
-
-    Args:
-        batch: as sampled.
-        own_BT: the learner's logprobs before it learned from the batch.
-        recompute: they are the denominator; otherwise it is what the tokens were sampled at. Tokens that are learned
-            but were never sampled take the learner's own either way, as both.
-    """
-    if batch.sampled_BT is not None:
-        batch = replace(batch, sampled_logprobs_BT=torch.where(batch.sampled_BT, batch.sampled_logprobs_BT, own_BT))
-    if recompute and batch.old_logprobs_BT is None:
-        batch = replace(batch, old_logprobs_BT=own_BT)
-    return batch
-
-
-def denominator(batch: Batch) -> Tensor:
-    """What a token's probability is compared to [B,T]: the learner's logprobs where it has computed them."""
-    return batch.sampled_logprobs_BT if batch.old_logprobs_BT is None else batch.old_logprobs_BT
 
 
 def correct(policy_BT: Tensor, batch: Batch, correction: Correction) -> tuple[Tensor, Metrics]:
@@ -73,6 +36,11 @@ class KLTerm:
         self.coefficient = coefficient
         self.in_reward = in_reward
         self._estimator = ESTIMATORS[estimator]
+
+    def reads_denominator(self, batch: Batch) -> bool:
+        """Whether it takes the whole batch's denominators of the ratio before the update: a penalty does, and a measure
+        where tokens are learned that were never sampled."""
+        return self.in_reward or batch.sampled_BT is not None
 
     def penalise(self, batch: Batch) -> Batch:
         """Fill in `penalty_BT`, where it is the rewards that are lowered."""

@@ -271,28 +271,6 @@ def test_gradients_are_clipped_to_the_norm():
     assert norm > 1e-3  # what is reported is the norm before
 
 
-def test_sampled_logprobs_serve_where_engine_and_learner_agree():
-    learner = LocalLearner(tiny_policy(), ClipLoss(), minibatch_questions=1)
-    batch = asyncio.run(learner.score(collate(groups_of())))  # the first look: made-up logprobs are none of ours
-    assert asyncio.run(learner.check_logprobs(batch)) > 1e-3
-    assert batch.old_logprobs_BT is not None
-    assert (batch.old_logprobs_BT[~batch.acted_BT] == 0).all()
-    exact = replace(batch, sampled_logprobs_BT=batch.old_logprobs_BT, old_logprobs_BT=None)
-    assert asyncio.run(learner.check_logprobs(exact)) < 1e-6
-    assert asyncio.run(learner.score(exact)).old_logprobs_BT is None
-
-
-def test_only_tokens_of_the_newest_weights_tell_whether_engine_and_learner_agree():
-    batch = collate(groups_of())
-    learner = LocalLearner(tiny_policy(), ClipLoss())
-    learner.step = int(batch.version_BT.max()) + 1
-    assert asyncio.run(learner.score(batch)).old_logprobs_BT is None
-    assert learner.recompute_old is None
-    learner.step -= 1
-    asyncio.run(learner.score(batch))
-    assert learner.recompute_old
-
-
 class Denormal(NegativeLogLikelihood):
     """Looks at what is left of a number that float32 can only hold with fewer digits."""
 

@@ -71,21 +71,6 @@ def test_with_one_optimizer_step_the_denominator_costs_nothing_and_is_the_same(o
     assert metrics["policy/ratio"] == pytest.approx((batch.acted_tokens, batch.acted_tokens))
 
 
-def test_with_several_optimizer_steps_the_denominator_is_that_of_the_weights_before():
-    learner = learner_of(old_logprobs="recomputed", minibatch_questions=1, lr=1e-2)
-    batch = scored(learner, groups_of(seed=1))
-    assert torch.equal(batch.old_logprobs_BT, asyncio.run(learner.logprobs(batch)))
-    assert asyncio.run(learner.update(batch))["policy/ratio_max"][0] > 1.01
-
-
-def test_sampled_logprobs_are_the_denominator_where_that_is_asked_for():
-    learner = learner_of(old_logprobs="sampled", minibatch_questions=1)
-    batch = scored(learner, groups_of(seed=1))
-    assert batch.old_logprobs_BT is None
-    assert learner.recompute_old is False
-    assert asyncio.run(learner.update(batch))["policy/ratio_max"][0] > 1.1
-
-
 @settings(max_examples=15)
 @given(
     seed=st.integers(0, 10**6),

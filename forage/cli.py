@@ -282,6 +282,7 @@ for command in (
     retrieval.search,
     serving.serve,
     retrieval.recall,
+    retrieval.fuse,
     retrieval.coverage,
     retrieval.chunk,
     retrieval.dedupe,

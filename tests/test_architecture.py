@@ -34,6 +34,7 @@ LAYERS = (
         "report",
         "compare",
         "recall",
+        "fuse",
         "coverage",
     },
     {"demo"},

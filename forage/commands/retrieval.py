@@ -1,4 +1,4 @@
-"""Commands around search engines: index, search, recall, coverage, chunk, dedupe."""
+"""Commands around search engines: index, search, recall, fuse, coverage, chunk, dedupe."""
 
 from __future__ import annotations
 
@@ -149,6 +149,28 @@ def recall(
     index = open_searcher(folder, command_line_options(options or []))
     found = measure_recall(index, asked, whole_numbers(k), stands_for=same, out=out, progress=progress("questions"))
     show(found, as_json, recall_text(found))
+
+
+def fuse(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A hybrid index.")],
+    questions: Annotated[Path, typer.Argument(metavar="TRAIN.jsonl", help="Training questions, one a line.")],
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Passages that count.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Choose how a hybrid index is fused, by training questions.
+
+    Measures recall of reciprocal ranks and of weights from 0 to 1, and writes the best into the index, for all queries.
+    Questions carry `positive_ids` or `supporting_titles`; report nothing on those that it was chosen by.
+
+    \b
+      forage fuse indexes/both train.jsonl
+      forage fuse indexes/both train.jsonl --k 5 --dry-run
+    """
+    from forage.fuse import fit_fusion, fuse_text
+
+    found = fit_fusion(folder, questions, k=k, keep=not dry_run, progress=progress("questions"))
+    show(found, as_json, fuse_text(found))
 
 
 def coverage(

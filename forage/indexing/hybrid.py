@@ -16,6 +16,8 @@ from forage.registry import find
 
 LEXICAL, DENSE = "bm25", "dense"
 LEXICAL_WEIGHT = 0.3
+DEPTHS = {"rrf": 10, "weighted": 30}
+"""Ranks are fused best from short lists; scores hardly change any more beyond these."""
 
 Method = Literal["rrf", "weighted"]
 Depth = Annotated[int, Meta(ge=1)]
@@ -25,32 +27,41 @@ Weight = Annotated[float, Meta(ge=0, le=1)]
 class Fusion(msgspec.Struct, frozen=True, kw_only=True):
     """How two rankings become one; stored in the index, so that every query is fused alike."""
 
-    method: Method = "rrf"
-    depth: Depth = 10
+    method: Method
+    depth: Depth
     """passages of each ranking that are read"""
-    lexical_weight: Weight | None = None
+    lexical_weight: Weight | None
     """of BM25, in weighted fusion; None where there are no weights"""
     fitted: dict[str, Any] = {}
     """what `forage fuse` chose it on: name and SHA-256 of the questions, k, and recall; empty: it was not fitted"""
 
-    def changed(
-        self, method: Method | None = None, depth: int | None = None, lexical_weight: float | None = None
-    ) -> Fusion:
-        """This one with what is given in its place.
+    @classmethod
+    def of(cls, method: Method = "rrf", depth: int | None = None, lexical_weight: float | None = None) -> Fusion:
+        """With the method's own defaults.
+
+        Raises:
+            ConfigError: a weight is given where ranks are fused.
+        """
+        if method == "rrf" and lexical_weight is not None:
+            raise ConfigError(
+                f"lexical_weight = {lexical_weight} does nothing with fusion = 'rrf'; set fusion=weighted"
+            )
+        if method == "weighted" and lexical_weight is None:
+            lexical_weight = LEXICAL_WEIGHT
+        return cls(method=method, depth=depth or DEPTHS[method], lexical_weight=lexical_weight)
+
+    def changed(self, method: Method | None, depth: int | None, lexical_weight: float | None) -> Fusion:
+        """This one with what is given in its place; another method has its own defaults.
 
         Raises:
             ConfigError: a weight is given where ranks are fused.
         """
         if method is None and depth is None and lexical_weight is None:
             return self
-        method = method or self.method
-        if method == "rrf" and lexical_weight is not None:
-            raise ConfigError(
-                f"lexical_weight = {lexical_weight} does nothing with fusion = 'rrf'; set fusion=weighted"
-            )
-        if method == "weighted" and lexical_weight is None:
-            lexical_weight = LEXICAL_WEIGHT if self.lexical_weight is None else self.lexical_weight
-        return Fusion(method=method, depth=depth or self.depth, lexical_weight=lexical_weight)
+        if method is not None and method != self.method:
+            return Fusion.of(method, depth, lexical_weight)
+        weight = self.lexical_weight if lexical_weight is None else lexical_weight
+        return Fusion.of(self.method, depth or self.depth, weight)
 
 
 class HybridBuilder:
@@ -59,8 +70,8 @@ class HybridBuilder:
 
     Args:
         fusion: rrf (reciprocal ranks) or weighted (scores). It can be set anew for each opening.
-        depth: passages of each ranking that are read.
-        lexical_weight: of BM25 in weighted fusion, from 0 to 1; the rest is the cosine's.
+        depth: passages of each ranking that are read; without it 10 for rrf, 30 for weighted.
+        lexical_weight: of BM25 in weighted fusion, from 0 to 1 (0.3); the rest is the cosine's.
 
     Raises:
         ConfigError: a weight is given where ranks are fused, or the parts refuse their options.
@@ -72,11 +83,11 @@ class HybridBuilder:
         self,
         *,
         fusion: Method = "rrf",
-        depth: Depth = 10,
+        depth: Depth | None = None,
         lexical_weight: Weight | None = None,
         **options: Any,
     ) -> None:
-        self._fusion = Fusion().changed(fusion, depth, lexical_weight)
+        self._fusion = Fusion.of(fusion, depth, lexical_weight)
         self._parts: dict[str, Builder] = {kind: find("index", kind)(**own) for kind, own in _shared_out(options)}
         self.packages = tuple(dict.fromkeys(name for part in self._parts.values() for name in part.packages))
 

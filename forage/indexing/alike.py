@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from forage.indexing.shingles import RareShingles, jaccard, normalised, shingles
 from forage.indexing.store import PassageStore
 
 Progress = Callable[[str, int, int], None]
+Number = TypeVar("Number", bound=np.generic)
 _READ = 1 << 16  # passages between two calls of the progress
 _LATELY = 1 << 12  # passages whose shingles are kept
 
@@ -38,8 +39,8 @@ def equal_passages(store: PassageStore, progress: Progress) -> Iterator[Match]:
 def near_passages(store: PassageStore, near: float, progress: Progress) -> Iterator[Match]:
     """Passages with at least this Jaccard similarity of shingles to an earlier one that is not told itself.
 
-    Memory: up to 400 MB, 4 bytes a passage, and 30 bytes for each of its rare shingles that another passage has too:
-    of those that come first (`RareShingles`), at most a share of 1 - near.
+    Memory: up to 500 MB, 4 bytes a passage, and 40 bytes for each of its rare shingles that another passage may have,
+    too: of those that come first (`RareShingles`), a share of 1 - near.
     """
     return _matches(_rare(store, near, progress), near, _Alike(store, near))
 
@@ -79,7 +80,14 @@ def _rare(store: PassageStore, near: float, progress: Progress) -> _Marked:
         sizes.append(of_each)
         done += len(of_each)
         progress("passages compared", done, len(store))
-    return _Marked(*(np.concatenate(parts) for parts in (marks, rows, sizes)))
+    return _Marked(_joined(marks), _joined(rows), _joined(sizes))
+
+
+def _joined(parts: list[NDArray[Number]]) -> NDArray[Number]:
+    """One array, in place of the parts."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def _matches(marked: _Marked, near: float, alike: Callable[[int, int], float]) -> Iterator[Match]:
@@ -105,11 +113,12 @@ def _shared(marked: _Marked) -> tuple[NDArray[np.int32], NDArray[np.int64], NDAr
     their mark, by row."""
     order = np.argsort(marked.marks, kind="stable")
     marks, rows = marked.marks[order], marked.rows[order]
-    del order
-    changes = np.flatnonzero(marks[1:] != marks[:-1]) + 1
-    del marks
-    starts = np.repeat(np.concatenate([[0], changes]), np.diff(changes, prepend=0, append=len(rows)))
-    later = np.flatnonzero(starts < np.arange(len(rows)))
+    first, last = np.ones(len(marks), np.bool_), np.ones(len(marks), np.bool_)
+    first[1:] = last[:-1] = marks[1:] != marks[:-1]
+    shared = ~(first & last)  # most marks have one passage
+    rows, first = rows[shared], first[shared]
+    starts = np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
+    later = np.flatnonzero(~first)
     return rows, starts, later[np.argsort(rows[later], kind="stable")]
 
 

@@ -54,8 +54,8 @@ class Deduplication(msgspec.Struct, frozen=True):
         """Half a sentence for a person: the memory it takes at most."""
         if self.duplicates == "exact":
             return "40 bytes a passage to find duplicates"
-        rare = 30 * (1 - (self.near or NEAR))
-        return f"up to 400 MB and {rare:.0f} bytes a word of passages that are like others to find duplicates"
+        rare = 40 * (1 - (self.near or NEAR))
+        return f"up to 500 MB, and up to {rare:.0f} bytes a word, to find duplicates"
 
 
 def deduplication(given: Mapping[str, Any], part: str = "index") -> Deduplication:

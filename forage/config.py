@@ -76,7 +76,8 @@ class Search(Part):
     """The search engine that the policy asks."""
 
     kind: str = "bm25"
-    """bm25, indexed, http, web, opensearch, qdrant, empty, random (docs/retrieval.md), or package.module:Class"""
+    """bm25, indexed, http, web, opensearch, qdrant, fused and reranked (over others), empty, random
+    (docs/retrieval.md), or package.module:Class"""
     k: Positive = 3
     """passages a query"""
     cache_size: Count = 100_000

@@ -19,6 +19,7 @@ PARTS: dict[str, dict[str, str]] = {
     "search": {
         "bm25": "forage.retrievers.bm25:BM25Retriever",
         "empty": "forage.retrievers.empty:EmptyRetriever",
+        "fused": "forage.retrievers.fused:FusedRetriever",
         "http": "forage.retrievers.http:HttpRetriever",
         "indexed": "forage.retrievers.indexed:IndexedRetriever",
         "opensearch": "forage.retrievers.opensearch:OpenSearch",

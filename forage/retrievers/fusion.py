@@ -39,13 +39,15 @@ def weighted_scores(
 ) -> list[tuple[int, float]]:
     """Score fusion: lexical_weight x (BM25 / the query's best BM25) + (1 - lexical_weight) x cosine.
 
+    Inner products of vectors that are longer than 1 are divided by the query's best, where that is above 1.
+
     A passage that only one ranking has gets from the other what the last one there has, which is the most it can be;
     of BM25 it gets 0 where that ranking has fewer than `depth`, for then it holds no word of the query. Where one
     ranking is empty, the other's scores stand.
 
     Args:
         lexical: scores of BM25, above 0.
-        dense: cosines.
+        dense: cosines, or inner products.
         k: how many passages.
         depth: how many each ranking was asked for.
         lexical_weight: from 0 (the cosine alone) to 1.
@@ -53,13 +55,14 @@ def weighted_scores(
     Returns:
         (row, score), best first; ties go to the earlier row.
     """
-    (words, impacts), (near, cosines) = lexical, dense
+    (words, impacts), (near, products) = lexical, dense
     if not len(words) or not len(near):
         lexical_weight = float(len(words) > 0)
-    by_word = lexical_weight * (impacts.astype(np.float64) / max(impacts, default=1.0))
-    by_meaning = (1 - lexical_weight) * cosines.astype(np.float64)
-    least = [min(scores, default=0.0) for scores in (by_word, by_meaning)]
-    return _fused([(words, by_word, least[0] if len(words) >= depth else 0.0), (near, by_meaning, least[1])], k)
+    by_word = lexical_weight * (impacts.astype(np.float64) / impacts.max(initial=0.0))
+    by_meaning = (1 - lexical_weight) * (products.astype(np.float64) / products.max(initial=1.0))
+    least_word = by_word[-1] if 0 < len(words) >= depth else 0.0
+    least_meaning = by_meaning[-1] if len(near) else 0.0
+    return _fused([(words, by_word, least_word), (near, by_meaning, least_meaning)], k)
 
 
 def _fused(parts: Sequence[tuple[NDArray[np.int64], _Scores, float]], k: int) -> list[tuple[int, float]]:

@@ -50,7 +50,7 @@ class RerankedIndex:
             ConfigError: the index can't serve this k.
             RetrieverError: the reranker gave something else than a number for each pair.
         """
-        found = self._index.lookup(queries, _depth(self._index, self._depth, k))
+        found = self._index.lookup(queries, depth_of(self._index, self._depth, k))
         return reranked(self._reranker, queries, found, k)  # type: ignore[return-value]  # no failures go in
 
 
@@ -99,7 +99,7 @@ class RerankedRetriever:
             ConfigError: the first engine can't serve this k.
             RetrieverError: the reranker gave something else than a number for each pair.
         """
-        found = self._lookup(queries, _depth(self._first, self._depth, k))
+        found = self._lookup(queries, depth_of(self._first, self._depth, k))
         if inspect.isawaitable(found):
             found = await found
         if self.in_process:  # then the caller counts on an answer at once
@@ -169,7 +169,7 @@ def _checked(scores: Any, pairs: Sequence[tuple[str, Passage]]) -> list[float]:
     return checked
 
 
-def _depth(first: Any, depth: int, k: int) -> int:
+def depth_of(first: Any, depth: int, k: int) -> int:
     """How many passages to ask for: no more than there are, unless k is."""
     return max(k, min(depth, len(first))) if isinstance(first, Sized) else max(k, depth)
 

@@ -29,14 +29,21 @@ def test_reciprocal_ranks_are_those_of_a_dictionary(first, second, k):
     assert reciprocal_ranks([as_ranking(first), as_ranking(second)], k) == ordered(totals, k)
 
 
-@given(rankings(), rankings(-0.75), st.integers(1, 15), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 2))
+@given(
+    rankings(),
+    st.one_of(rankings(-0.75), rankings(4.0)),
+    st.integers(1, 15),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    st.integers(0, 2),
+)
 def test_weighted_scores_are_those_of_a_dictionary(words, meaning, k, weight, missing):
     depth = len(words) + missing
     best = max((score for _, score in words), default=1.0)
     if not words or not meaning:
         weight = 1.0 if words else 0.0
     by_word = {row: weight * (score / best) for row, score in words}
-    by_meaning = {row: (1 - weight) * score for row, score in meaning}
+    longest = max([1.0, *(score for _, score in meaning)])
+    by_meaning = {row: (1 - weight) * (score / longest) for row, score in meaning}
     rest = min(by_word.values(), default=0.0) if not missing else 0.0, min(by_meaning.values(), default=0.0)
     totals = {row: by_word.get(row, rest[0]) + by_meaning.get(row, rest[1]) for row in {**by_word, **by_meaning}}
     found = weighted_scores(as_ranking(words), as_ranking(meaning), k, depth=depth, lexical_weight=weight)

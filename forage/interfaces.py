@@ -29,6 +29,8 @@ from forage.types import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -72,6 +74,23 @@ class Renderer(Protocol):
         Asked for only where searches are measured (`forage.gain`).
         """
         ...
+
+
+class Encoder(Protocol):
+    """Texts to vectors, compared by their inner products.
+
+    One may have `settings`, a mapping of what its vectors depend on (pooling, a digest of the weights): an index keeps
+    them, and refuses an encoder with others; those that are options of its constructor are given to it when the index
+    is opened. With `options`, it says what else it is made with again, in place of the options that it was given.
+    """
+
+    dimensions: int
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [N, dimensions]; that of a text does not depend on the others, but for rounding."""
+        ...
+
+    def encode_passages(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
 
 class Index(Protocol):

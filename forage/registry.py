@@ -28,9 +28,12 @@ PARTS: dict[str, dict[str, str]] = {
         "reranked": "forage.retrievers.rerank:RerankedRetriever",
         "web": "forage.retrievers.web.search:WebSearch",
     },
-    "encoder": {},
+    "encoder": {
+        "transformer": "forage.encoders.transformer:TransformerEncoder",
+    },
     "index": {
         "bm25": "forage.indexing.bm25:BM25Builder",
+        "dense": "forage.indexing.dense:DenseBuilder",
         "hybrid": "forage.indexing.hybrid:HybridBuilder",
     },
     "loader": {
@@ -39,6 +42,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "reader": {
         "bm25": "forage.retrievers.bm25:BM25Index",
+        "dense": "forage.retrievers.dense:DenseIndex",
         "hybrid": "forage.retrievers.hybrid:HybridIndex",
     },
     "reranker": {

@@ -18,7 +18,7 @@ LAYERS = (
     {"datasets", "renderers", "rewards", "advantages", "losses", "trackers"},
     {"indexing"},
     {"retrievers", "models", "testing"},
-    {"engines", "learners", "weights", "server"},
+    {"engines", "learners", "weights", "server", "encoders"},
     {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health", "gain"},
     {"build"},
     {"evaluation", "run"},

@@ -140,7 +140,7 @@ def convert(key: str, setting: Setting, kind: Any) -> Any:
 
 
 def _decode(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
+    if kind is Path and isinstance(value, str | Path):
         return Path(value)
     raise NotImplementedError(f"options of type {kind} can't stand in TOML")
 

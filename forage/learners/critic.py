@@ -6,7 +6,6 @@ that it judges. Only acted tokens have one, but for `gae_all_tokens`. The head b
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -19,26 +18,29 @@ import torch
 from torch import Tensor, nn
 
 from forage.config import Amount, Count
-from forage.errors import CheckpointError, ConfigError
+from forage.errors import CheckpointError
 from forage.learners.forward import spread_over, states
 from forage.learners.measures import add
 from forage.learners.optimizer import build_optimizers
 from forage.learners.packing import MicroBatch
 from forage.learners.precision import compute_twin, refresh
+from forage.learners.value_model import shortened, trunk_of, value_head
 from forage.learners.values import value_loss
-from forage.models.causal_lm import Policy, load_policy, load_weights, read_weights
+from forage.models.causal_lm import Policy, load_weights, read_weights
 from forage.models.packed import attend_packed
 from forage.types import Batch, Metrics
 
 Weigh = Callable[[Batch], Tensor]
 """The weight of each token [B,T] in the sum that is the loss of an optimizer step."""
 
+WEIGHTS = "model.safetensors"
 log = logging.getLogger(__name__)
 
 
 class NoCritic:
     """Nothing is judged; estimators that read values are refused. Also says what a critic does."""
 
+    judges = False
     warmup_steps = 0
 
     def __init__(self, *_given: Any) -> None:
@@ -48,8 +50,9 @@ class NoCritic:
         """What its forward and backward passes are to stand in."""
         return nullcontext()
 
-    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, once: bool = False) -> Batch:  # noqa: ARG002
-        """Fill in `values_BT`; `policy` is the model that computes, `once` says that one optimizer step will follow."""
+    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, first: int = 0) -> Batch:  # noqa: ARG002
+        """Fill in `values_BT`; `policy` is the model that computes, and its first optimizer step will learn from the
+        first `first` micro-batches."""
         return batch
 
     def term(self, micro: MicroBatch, hidden_MD: Tensor, weigh: Weigh) -> tuple[Tensor | float, Metrics]:  # noqa: ARG002
@@ -72,6 +75,8 @@ class NoCritic:
 
 class _Critic(NoCritic):
     """What a value model of its own and a value head have in common: a head, an optimizer, a loss."""
+
+    judges = True
 
     def __init__(
         self, module: nn.ModuleDict, lr: float, warmup_steps: int, value_clip: float, max_grad_norm: float
@@ -159,8 +164,8 @@ class OwnCritic(_Critic):
     Args:
         path: model or run whose trunk it begins with; empty: the policy's own.
         layers: of the trunk, so many are taken, from the first on; 0: all.
-        keep_tokens: packed tokens whose activations are kept from judging a batch to learning from it, where one
-            optimizer step follows: computed once instead of twice, for their memory. 0: none.
+        keep_tokens: packed tokens whose activations are kept from judging a batch to the first optimizer step that
+            learns from it: computed once instead of twice, for their memory. 0: none.
     """
 
     def __init__(
@@ -175,8 +180,8 @@ class OwnCritic(_Critic):
         layers: Count = 0,
         keep_tokens: Count = 32_768,
     ) -> None:
-        trunk = _shortened(_trunk(policy, path), layers)
-        module = nn.ModuleDict({"trunk": trunk, "head": _head(trunk.config, policy.model)})
+        trunk = shortened(trunk_of(policy, path), layers)
+        module = nn.ModuleDict({"trunk": trunk, "head": value_head(trunk.config, policy.model)})
         super().__init__(module, lr, warmup_steps, value_clip, max_grad_norm)
         self._compute = compute_twin(trunk, policy.dtype)
         self._keep_tokens = keep_tokens
@@ -186,14 +191,15 @@ class OwnCritic(_Critic):
         """Its trunk attends packed rows."""
         return attend_packed(self._compute)
 
-    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, once: bool = False) -> Batch:  # noqa: ARG002
-        """Fill in `values_BT`; where one optimizer step follows, what it will differentiate is kept."""
-        self._kept, room, pieces = [], self._keep_tokens if once else 0, []
-        for micro in micros:
+    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, first: int = 0) -> Batch:  # noqa: ARG002
+        """Fill in `values_BT`; what the first optimizer step will differentiate is kept."""
+        self._kept, room, pieces = [], self._keep_tokens, []
+        for number, micro in enumerate(micros):
             room -= len(micro.tokens_N)
-            with torch.set_grad_enabled(room >= 0):
+            keep = number < first and room >= 0
+            with torch.set_grad_enabled(keep):
                 values_M = self._values(states(self._compute, micro))
-            self._kept += [(micro, values_M)] if room >= 0 else []
+            self._kept += [(micro, values_M)] if keep else []
             pieces.append(values_M.detach())
         return replace(batch, values_BT=spread_over(batch, pieces))
 
@@ -247,12 +253,12 @@ class SharedCritic(_Critic):
         *,
         coef: Amount = 0.1,
     ) -> None:
-        module = nn.ModuleDict({"head": _head(policy.model.config, policy.model)})
+        module = nn.ModuleDict({"head": value_head(policy.model.config, policy.model)})
         super().__init__(module, lr, warmup_steps, value_clip, max_grad_norm)
         self._coef = coef
 
     @torch.no_grad()
-    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, once: bool = False) -> Batch:  # noqa: ARG002
+    def judge(self, batch: Batch, micros: Sequence[MicroBatch], policy: Any, *, first: int = 0) -> Batch:  # noqa: ARG002
         """Fill in `values_BT` from the policy's hidden states."""
         return replace(batch, values_BT=spread_over(batch, [self._values(states(policy, micro)) for micro in micros]))
 
@@ -273,35 +279,3 @@ class SharedCritic(_Critic):
             loss.backward()  # type: ignore[union-attr]
             add(metrics, more)
         return add(metrics, self._step())
-
-
-WEIGHTS = "model.safetensors"
-
-
-def _trunk(policy: Policy, path: str) -> Any:
-    """A language model without its head."""
-    if not path:
-        return copy.deepcopy(policy.model.base_model)
-    frugal = any(getattr(module, "gradient_checkpointing", False) for module in policy.model.modules())
-    other = load_policy(path, device=policy.device, gradient_checkpointing=frugal)
-    if other.model.config.vocab_size != policy.model.config.vocab_size:
-        raise CheckpointError(f"critic.path = {path!r} has another vocabulary than the policy")
-    return other.model.base_model
-
-
-def _shortened(trunk: Any, layers: int) -> Any:
-    """The trunk's first `layers` layers with its last norm behind them; 0 leaves it whole."""
-    if layers > len(trunk.layers):
-        raise ConfigError(f"critic.layers = {layers}, but its trunk has {len(trunk.layers)}")
-    if layers:
-        trunk.layers = trunk.layers[:layers]
-        trunk.config.num_hidden_layers = layers
-    return trunk
-
-
-def _head(config: Any, model: Any) -> nn.Linear:
-    """One number of a hidden state; 0 of all of them at first."""
-    head = nn.Linear(config.hidden_size, 1, dtype=model.dtype, device=model.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,25 +15,24 @@ from torch import Tensor
 from forage.aggregation import aggregation as aggregation_of
 from forage.batch import counts, minibatches, to_device
 from forage.config import Amount, Count, Positive
-from forage.correction import Correction
 from forage.errors import CheckpointError
 from forage.interfaces import PolicyLoss
+from forage.learners.aside import Aside
 from forage.learners.critic import NoCritic, Weigh
 from forage.learners.denominator import Denominator
-from forage.learners.forward import spread_over, states, token_logprobs
+from forage.learners.forward import Forward
 from forage.learners.measures import add, describe, mismatch
 from forage.learners.optimizer import build_optimizers
-from forage.learners.packing import MicroBatch, micro_batches
-from forage.learners.precision import compute_twin, count_denormals_as_0, frozen_copy, refresh
+from forage.learners.packing import MicroBatch
+from forage.learners.precision import compute_twin, frozen_copy, refresh
 from forage.learners.schedule import Schedule
-from forage.learners.terms import correct, kl_term
+from forage.learners.terms import Objective, corrected_by, kl_term
 from forage.learners.values import as_judged, describe_values
 from forage.learners.watch import Watch
 from forage.models.causal_lm import Policy, load_weights
 from forage.models.packed import attend_packed, check_packable
 from forage.types import Batch, Metrics
 
-T = TypeVar("T")
 STATE = ("step", "recompute_old", "bad_steps", "kl_coef")
 
 
@@ -113,13 +111,11 @@ class LocalLearner:
         self.step = 0  # updates made
         self.old = Denominator(old_logprobs, correction)
         self.max_grad_norm = max_grad_norm
-        self.micro_tokens = micro_tokens
         self.minibatch_questions = minibatch_questions
-        self.share_prompts = share_prompts
         self.kl = kl_term(kl_coef, kl_estimator, kl_in, kl_target, kl_horizon)
-        self.entropy_coef = entropy_coef
-        self.temperature = temperature
-        self._correction = Correction(correction, correction_cap, correction_floor) if correction != "none" else None
+        self._forward = Forward(temperature, micro_tokens, share_prompts)
+        correct = corrected_by(correction, correction_cap, correction_floor)
+        self._objective = Objective(loss, correct, self.kl, entropy_coef)
         self._aggregation = aggregation_of(aggregation, aggregation_constant)
         self._schedule = Schedule(schedule, warmup_steps, total_steps - self.critic.warmup_steps)
         self._optimizers = build_optimizers(
@@ -131,7 +127,7 @@ class LocalLearner:
         self._watch = Watch()
         self._learned = False  # whether the weights are others than those at the beginning, as far as is known
         self._whole = True  # whether the weights are those after a whole update
-        self._thread = ThreadPoolExecutor(1, "learner", initializer=count_denormals_as_0)
+        self._aside = Aside("learner")
 
     async def score(self, batch: Batch) -> Batch:
         """Fill in what advantages need: `ref_logprobs_BT` if there is a KL term, `values_BT` if there is a critic, and
@@ -153,7 +149,7 @@ class LocalLearner:
 
     async def logprobs(self, batch: Batch) -> Tensor:
         """The learner's own logprobs of acted tokens [B,T], 0 elsewhere, with the weights as they are."""
-        return await self._aside(lambda: self._logprobs(self._compute, to_device(batch, self.policy.device)))
+        return await self._aside(lambda: self._forward.logprobs(self._compute, to_device(batch, self.policy.device)))
 
     async def check_logprobs(self, batch: Batch) -> float:
         """Mean |difference| between the engine's logprobs and the learner's, on a batch that was just sampled.
@@ -203,18 +199,8 @@ class LocalLearner:
         self.critic.load(folder / "critic")
         refresh(self._compute, self.policy.model)
 
-    async def _aside(self, work: Callable[[], T]) -> T:
-        """Run `work` in the learner's thread. A cancelled caller still waits for its end: weights are never left half
-        updated while someone saves them."""
-        running = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            raise
-
     def _check_logprobs(self, batch: Batch) -> float:
-        return self.old.compare(batch, self._logprobs(self._compute, batch))
+        return self.old.compare(batch, self._forward.logprobs(self._compute, batch))
 
     def _score(self, batch: Batch) -> Batch:
         fresh_BT = batch.acted_BT & (batch.version_BT == self.step if self._learned else True)
@@ -222,31 +208,17 @@ class LocalLearner:
             self._check_logprobs(batch)
         if self.kl:
             if self.kl.reads_denominator(batch) and self.old.unknown(batch, self.step).any():
-                batch = self.old.settle(batch, self._logprobs(self._compute, batch))
-            batch = self.kl.penalise(replace(batch, ref_logprobs_BT=self._logprobs(self._reference, batch)))
-        seen, once = as_judged(batch), self._steps_once(batch)
+                batch = self.old.settle(batch, self._forward.logprobs(self._compute, batch))
+            batch = self.kl.penalise(replace(batch, ref_logprobs_BT=self._forward.logprobs(self._reference, batch)))
+        return replace(batch, values_BT=self._judged(as_judged(batch)).values_BT)
+
+    def _judged(self, batch: Batch) -> Batch:
+        """With the critic's values."""
+        if not self.critic.judges:
+            return batch
+        first, *others = [self._forward.packed(part) for part in minibatches(batch, self.minibatch_questions)] or [[]]
         with attend_packed(self._compute), self.critic.attending():
-            judged = self.critic.judge(seen, self._micro_batches(seen), self._compute, once=once)
-        return replace(batch, values_BT=judged.values_BT)
-
-    def _steps_once(self, batch: Batch) -> bool:
-        """Whether the update of a batch is one optimizer step."""
-        return not 0 < self.minibatch_questions < len(counts(batch)[0])
-
-    @torch.no_grad()
-    def _logprobs(self, model: Any, batch: Batch) -> Tensor:
-        """[B,T], 0 where observed."""
-        with attend_packed(model):
-            micros = self._micro_batches(batch)
-            return spread_over(batch, [self._forward(model, micro)[1] for micro in micros])
-
-    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
-        return list(micro_batches(batch, self.micro_tokens, share_prompts=self.share_prompts))
-
-    def _forward(self, model: Any, micro: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states [M,D] before the acted tokens, and their logprobs and entropies [M]."""
-        hidden_MD = states(model, micro)
-        return hidden_MD, *token_logprobs(model, hidden_MD, micro, self.temperature)
+            return self.critic.judge(batch, [*first, *chain(*others)], self._compute, first=len(first))
 
     def _update(self, batch: Batch) -> Metrics:
         metrics = describe_values(as_judged(batch))
@@ -267,7 +239,7 @@ class LocalLearner:
     def _parts(self, batch: Batch) -> list[tuple[Batch, list[MicroBatch]]]:
         """What each optimizer step learns from. All but the first will meet other weights: they are given the
         denominator of the ratio beforehand, which the first takes from its own forward pass."""
-        parts = [(part, self._micro_batches(part)) for part in minibatches(batch, self.minibatch_questions)]
+        parts = [(part, self._forward.packed(part)) for part in minibatches(batch, self.minibatch_questions)]
         if batch.advantages_BT is None or self._starts_alone(batch):
             return parts
         return [*parts[:1], *((part, [self._settled(micro) for micro in micros]) for part, micros in parts[1:])]
@@ -291,7 +263,7 @@ class LocalLearner:
         if part.returns_BT is not None:
             self._whole = False
             seen = as_judged(part)
-            micros = micros if seen is part else self._micro_batches(seen)
+            micros = micros if seen is part else self._forward.packed(seen)
             add(metrics, self.critic.learn(micros, self._weigh(seen), self._compute, alone=alone))
         return metrics
 
@@ -321,23 +293,9 @@ class LocalLearner:
             batch = self.old.settle(batch, own_BT)
             if batch.advantages_BT is not None:  # in supervised learning nothing was sampled
                 add(metrics, mismatch(batch, own_BT, self.step))
-        policy_BT, extra = self._policy_loss(logprobs_BT, batch)
-        loss_BT, more = self._with_kl_and_entropy(policy_BT, logprobs_BT, micro.spread(entropy_M), batch)
+        policy_BT, loss_BT, more = self._objective(logprobs_BT, micro.spread(entropy_M), batch)
         beside, of_values = self.critic.term(micro, hidden_MD, weigh)
         (beside + (loss_BT * weigh(batch).to(loss_BT.dtype)).sum()).backward()  # type: ignore[no-untyped-call]
-        add(metrics, extra | more | of_values)
+        add(metrics, more | of_values)
         add(metrics, describe(micro, batch, logprobs_M.detach(), entropy_M.detach(), policy_BT.detach()))
         return policy_BT.detach()[batch.acted_BT]
-
-    def _policy_loss(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
-        policy_BT, metrics = self.loss(logprobs_BT, batch)
-        if self._correction is None:
-            return policy_BT, metrics
-        policy_BT, more = correct(policy_BT, batch, self._correction)
-        return policy_BT, metrics | more
-
-    def _with_kl_and_entropy(
-        self, loss_BT: Tensor, logprobs_BT: Tensor, entropy_BT: Tensor, batch: Batch
-    ) -> tuple[Tensor, Metrics]:
-        loss_BT, metrics = self.kl.add_to(loss_BT, logprobs_BT, batch) if self.kl else (loss_BT, {})
-        return (loss_BT - self.entropy_coef * entropy_BT if self.entropy_coef else loss_BT), metrics

@@ -1,4 +1,4 @@
-"""What stands beside a policy loss: the correction for how tokens were sampled, a KL."""
+"""What an update minimises: a policy loss, corrected for how tokens were sampled, and a KL and an entropy beside it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from torch import Tensor
 
 from forage.correction import Correction
 from forage.errors import ConfigError
+from forage.interfaces import PolicyLoss
 from forage.kl import ESTIMATORS, Coefficient, mean_of_rows
 from forage.learners.denominator import denominator
 from forage.types import Batch, Metrics
-
-
-def correct(policy_BT: Tensor, batch: Batch, correction: Correction) -> tuple[Tensor, Metrics]:
-    """The policy loss times the weights of a correction, [B,T]."""
-    weights_BT, cut_BT = correction(denominator(batch), batch.sampled_logprobs_BT, batch.acted_BT)
-    tokens = float(batch.acted_BT.sum())
-    return policy_BT * weights_BT, {
-        "correction/weight": (float(weights_BT.sum()), tokens),
-        "correction/capped": (float(cut_BT.sum()), tokens),
-    }
 
 
 class KLTerm:
@@ -69,6 +60,46 @@ class KLTerm:
         """[B,T], 0 where observed."""
         assert batch.ref_logprobs_BT is not None
         return self._estimator(logprobs_BT, batch.ref_logprobs_BT).masked_fill(~batch.acted_BT, 0)
+
+
+class Objective:
+    """The loss of each token, before tokens are weighed.
+
+    Args:
+        loss: the policy loss.
+        correction: what it is multiplied by, if anything.
+        kl: a term beside it, if there is one.
+        entropy_coef: weight of the entropy that is taken from it.
+    """
+
+    def __init__(self, loss: PolicyLoss, correction: Correction | None, kl: KLTerm | None, entropy_coef: float) -> None:
+        self._loss, self._correction, self._kl, self._entropy_coef = loss, correction, kl, entropy_coef
+
+    def __call__(self, logprobs_BT: Tensor, entropy_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
+        """The (corrected) policy loss, and the same with all that stands beside it, both [B,T]."""
+        policy_BT, metrics = self._loss(logprobs_BT, batch)
+        if self._correction:
+            policy_BT, more = _corrected(policy_BT, batch, self._correction)
+            metrics |= more
+        loss_BT, more = self._kl.add_to(policy_BT, logprobs_BT, batch) if self._kl else (policy_BT, {})
+        if self._entropy_coef:
+            loss_BT = loss_BT - self._entropy_coef * entropy_BT
+        return policy_BT, loss_BT, metrics | more
+
+
+def _corrected(policy_BT: Tensor, batch: Batch, correction: Correction) -> tuple[Tensor, Metrics]:
+    """The policy loss times the weights of a correction, [B,T]."""
+    weights_BT, cut_BT = correction(denominator(batch), batch.sampled_logprobs_BT, batch.acted_BT)
+    tokens = float(batch.acted_BT.sum())
+    return policy_BT * weights_BT, {
+        "correction/weight": (float(weights_BT.sum()), tokens),
+        "correction/capped": (float(cut_BT.sum()), tokens),
+    }
+
+
+def corrected_by(kind: str, cap: float, floor: float) -> Correction | None:
+    """The correction of a learner's options; None without one."""
+    return None if kind == "none" else Correction(kind, cap, floor)
 
 
 def kl_term(coef: float, estimator: str, place: str, target: float, horizon: int) -> KLTerm | None:

@@ -249,6 +249,24 @@ def test_gradients_are_clipped_and_what_is_not_finite_is_thrown_away(kind):
     assert all(torch.equal(weight, before[name]) for name, weight in learner.critic.module.named_parameters())
 
 
+@pytest.mark.parametrize(("minibatch_questions", "again"), [(0, 0), (1, 2), (2, 1)])
+def test_what_the_first_optimizer_step_learns_from_is_computed_once(minibatch_questions, again):
+    """Between judging and learning nothing has moved; in later minibatches the critic is another one."""
+    learner = with_critic("own", learner={"minibatch_questions": minibatch_questions})
+    groups = groups_of(seed=1)
+    learner.critic.module["trunk"].register_forward_pre_hook(
+        lambda module, given, options: groups_seen.append(options["input_ids"].numel()), with_kwargs=True
+    )
+    groups_seen = []
+    batch = taught(learner, groups)
+    judged = len(groups_seen)
+    seen, _ = gradients(learner, batch)
+    assert len(groups_seen) - judged == again
+    if not again:
+        expected, _ = gradients(with_critic("own"), batch)
+        assert_same(seen, expected)
+
+
 def test_gradient_checkpointing_changes_nothing_but_memory():
     frugal = tiny_policy(dtype=torch.float64)
     checkpoint_gradients(frugal.model)

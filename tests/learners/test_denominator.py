@@ -12,6 +12,7 @@ from forage.advantages.rejection import Rejection
 from forage.batch import chosen, collate, minibatches
 from forage.learners.local import LocalLearner
 from forage.losses.clip import ClipLoss
+from forage.losses.nll import NegativeLogLikelihood
 
 STILL = {"lr": 0.0, "weight_decay": 0.0, "max_grad_norm": 1e9}
 
@@ -177,9 +178,8 @@ def test_once_something_was_learned_older_tokens_differ_for_another_reason():
 
 
 def test_what_is_learned_without_advantages_is_compared_to_nothing():
-    learner = learner_of(old_logprobs="recomputed", minibatch_questions=1)
+    learner = learner_of(NegativeLogLikelihood(), old_logprobs="recomputed", minibatch_questions=1)
     tokens = []
     learner.policy.model.base_model.register_forward_pre_hook(lambda *_: tokens.append(1))
-    learner.loss = lambda logprobs_BT, batch: (-logprobs_BT, {})
     asyncio.run(learner.update(collate(GROUPS)))
     assert len(tokens) == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from forage.datasets.coverage import Covered
@@ -87,15 +86,3 @@ class _Search:
     def _answers(self, question: Question) -> list[str]:
         normalised = filter(None, map(normalize_answer, question.answers))
         return [answer for answer in normalised if not (question.supporting_titles and answer in _YES_NO)]
-
-
-def passages_of(target: Path) -> Iterable[Passage]:
-    """The passages of an index folder, or of a corpus file or folder."""
-    from forage.indexing.corpus import read_passages
-    from forage.indexing.folder import INDEX, read_info
-    from forage.indexing.store import PassageStore
-
-    if (target / INDEX).exists():
-        read_info(target)
-        return PassageStore(target)
-    return read_passages(target)

@@ -53,11 +53,18 @@ class OpenSearchFake:
         return reply({"_shards": {"total": 2, "successful": 1, "failed": 0}})
 
     def _count(self, asked):
-        return reply({"count": len(self.documents), "_shards": {"total": 1, "successful": 1, "failed": 0}})
+        before = asked.json["query"]["range"]["row"]["lt"] if asked.json else float("inf")
+        count = sum(document["row"] < before for document in self.documents.values())
+        return reply({"count": count, "_shards": {"total": 1, "successful": 1, "failed": 0}})
+
+    def _mapping(self, asked):
+        assert asked.method == "GET"
+        return reply({"corpus": {"mappings": self.schema["mappings"]}})
 
     def _msearch(self, asked):
         assert asked.headers["content-type"] == "application/x-ndjson"
-        assert all(head == {"search_type": "dfs_query_then_fetch"} for head in asked.lines[::2])
+        for head, body in zip(asked.lines[::2], asked.lines[1::2], strict=True):
+            assert head == ({} if "knn" in body["query"] else {"search_type": "dfs_query_then_fetch"})
         return reply({"took": 5, "responses": [self.search(body) for body in asked.lines[1::2]]})
 
     def search(self, body):
@@ -65,13 +72,12 @@ class OpenSearchFake:
         if "toomany" in query:
             error = {"type": "too_many_clauses", "reason": "maxClauseCount is set to 1024"}
             return {"error": error, "status": 400}
-        words = set(re.findall(r"\w+", next(iter(body["query"]["match"].values()))["query"].lower()))
-        scored = []
+        words, scores = set(re.findall(r"\w+", query.lower())), {}
         for identity, document in self.documents.items():
-            said = re.findall(r"\w+", f"{document['title']} {document['text']}".lower())
-            if score := sum(word in words for word in said):
-                hit = {"_id": identity, "_score": float(score), "_source": {n: document[n] for n in body["_source"]}}
-                scored.append((-score, document["row"], hit))
+            if score := self.score(body["query"], document):
+                hit = {"_id": identity, "_score": score, "_source": {name: document[name] for name in body["_source"]}}
+                scores[identity] = (-score, document["row"], hit)
+        scored = list(scores.values())
         hits = [hit for *_, hit in sorted(scored, key=lambda one: one[:2])[: body["size"]]]
         return {
             "took": 1,
@@ -81,12 +87,22 @@ class OpenSearchFake:
             "status": 200,
         }
 
+    def score(self, query, document):
+        """How often the words are said; or the inner product, as a score above 0."""
+        if "match" in query:
+            words = set(re.findall(r"\w+", next(iter(query["match"].values()))["query"].lower()))
+            said = re.findall(r"\w+", f"{document['title']} {document['text']}".lower())
+            return float(sum(word in words for word in said))
+        ((field, near),) = query["knn"].items()
+        product = sum(a * b for a, b in zip(near["vector"], document[field], strict=True))
+        return 1 + product if product >= 0 else 1 / (1 - product)
+
 
 class QdrantFake:
     """One collection, compared by dot product."""
 
     def __init__(self, trouble=None):
-        self.shape, self.points, self.trouble = None, {}, trouble or {}
+        self.shape, self.points, self.trouble, self.metadata = None, {}, trouble or {}, None
 
     def __call__(self, asked):
         if trouble := self.trouble.get(asked.path):
@@ -94,8 +110,12 @@ class QdrantFake:
         path = asked.path.removeprefix("/collections/corpus")
         if path == "/exists":
             return self.said({"exists": self.shape is not None})
+        if path == "" and asked.method == "GET":
+            return self.said(
+                {"status": "green", "config": {"params": {"vectors": self.shape}, "metadata": self.metadata}}
+            )
         if path == "":
-            self.shape = asked.json["vectors"]
+            self.shape, self.metadata = asked.json["vectors"], asked.json["metadata"]
             return self.said(True)
         if path == "/points/count":
             return self.said({"count": len(self.points)})

@@ -73,12 +73,13 @@ def load(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an index that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Load a corpus into a search engine on other machines.
+    """Load a corpus, or the passages of an index folder, into a search engine on other machines.
 
     Its options are in docs/retrieval.md; keys and passwords are read from the environment.
 
     \b
       forage load wiki.jsonl.gz opensearch url=http://localhost:9200 index=wiki
+      forage load indexes/wiki opensearch url=http://localhost:9200 index=wiki vectors=indexes/wiki
       forage load wiki.jsonl.gz qdrant url=http://localhost:6333 collection=wiki encoder=my_parts:Encoder
     """
     from forage.indexing.build import command_line_options
@@ -188,9 +189,10 @@ def coverage(
       forage coverage questions.jsonl indexes/wiki --out coverage.jsonl
       forage train smoke data.questions=questions.jsonl data.corpus=wiki.jsonl data.coverage=coverage.jsonl
     """
-    from forage.coverage import coverage_summary, coverage_text, measure_coverage, passages_of
+    from forage.coverage import coverage_summary, coverage_text, measure_coverage
     from forage.datasets.coverage import write_coverage
     from forage.datasets.jsonl import read_questions
+    from forage.indexing.corpus import passages_of
 
     advance = counting()
     asked = tuple(read_questions(questions))

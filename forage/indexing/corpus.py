@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from forage.datasets.jsonl import passage_of
 from forage.datasets.lines import MAX_BYTES, read_lines
 from forage.errors import DataError, MissingExtra
-from forage.indexing.folder import Source
+from forage.indexing.folder import INDEX, Source, read_info
 from forage.indexing.ids import Marks, mark
-from forage.indexing.store import StoreWriter
+from forage.indexing.store import PassageStore, StoreWriter
 from forage.types import Passage
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -66,6 +66,14 @@ def read_passages(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[Passage
         raise DataError(f"{path}: the corpus is empty")
     if doubled := marks.doubled():
         _refuse_doubled(path, doubled, max_bytes)
+
+
+def passages_of(target: Path) -> Iterable[Passage]:
+    """The passages of an index folder, or of a corpus file or folder."""
+    if (target / INDEX).exists():
+        read_info(target)
+        return PassageStore(target)
+    return read_passages(target)
 
 
 def store_corpus(

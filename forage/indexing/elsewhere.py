@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from forage.indexing.corpus import read_passages
-from forage.options import arguments
+from forage.indexing.corpus import passages_of
+from forage.options import Setting, arguments
 from forage.registry import find
 from forage.types import Passage
+
+_ENCODER = "encoder."
 
 
 class Loader(Protocol):
@@ -31,8 +33,10 @@ def load_corpus(
     """Read a corpus as a stream, and write it into an engine.
 
     Args:
+        corpus: a file of passages, a folder of such files, or an index folder.
         kind: opensearch, qdrant, or `package.module:Loader`.
-        options: of that kind, as they came from the command line or typed.
+        options: of that kind, as they came from the command line or typed. `encoder.path` is `path` of its
+            encoder_options, and the encoder `transformer` where none is named.
 
     Returns:
         How many passages there were.
@@ -42,5 +46,16 @@ def load_corpus(
         DataError: a passage is not usable, or refused.
         ServiceError: the engine can't be reached.
     """
-    loader: Loader = find("loader", kind)(**arguments("loader", kind, options))
-    return asyncio.run(loader.load(read_passages(corpus), resume=resume, progress=progress))
+    loader: Loader = find("loader", kind)(**arguments("loader", kind, _gathered(options)))
+    return asyncio.run(loader.load(passages_of(corpus), resume=resume, progress=progress))
+
+
+def _gathered(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those of the encoder in one table."""
+    given = dict(options)
+    dotted = [name for name in given if name.startswith(_ENCODER)]
+    if dotted:
+        values = {name.removeprefix(_ENCODER): given.pop(name) for name in dotted}
+        table = {name: each.value if isinstance(each, Setting) else each for name, each in values.items()}
+        given = {"encoder": "transformer", "encoder_options": table} | given
+    return given

@@ -1,4 +1,4 @@
-"""BM25 on a cluster: OpenSearch or Elasticsearch, asked over REST.
+"""A cluster asked over REST: by words (OpenSearch or Elasticsearch), by meaning, or both at once (OpenSearch).
 
 Multi-search as documented at https://docs.opensearch.org/latest/api-reference/search-apis/multi-search/.
 """
@@ -8,42 +8,64 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from itertools import chain
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted
-from forage.clients.service import Sleep, encodable
+from forage.clients.service import Sleep
 from forage.concurrency import together
-from forage.errors import RetrieverError, ServiceError
+from forage.errors import ConfigError, DataError, RetrieverError, ServiceError
+from forage.indexing.embedded import NOTHING, QueryEncoder
+from forage.indexing.encoding import Encoding
+from forage.indexing.hybrid import Fusion, Method
+from forage.indexing.mappings import VECTOR, encoding_of
+from forage.retrievers.fusion import as_ranking
+from forage.retrievers.hybrid import fuse
+from forage.retrievers.multisearch import Fields, Hit, failure_of, inner_product
 from forage.types import Passage
 
 Outcome = list[Passage] | RetrieverError
+Mode = Literal["bm25", "knn", "hybrid"]
 
 
 class OpenSearch:
-    """Asks an index of a cluster, many queries a request (`_msearch`). The corpus is not read: see `forage index`.
+    """Asks an index of a cluster, many queries a request (`_msearch`). The corpus is not read: see `forage load`.
 
-    Word statistics are those of all shards (`dfs_query_then_fetch`), so that scores don't depend on where a passage
-    lies; ties go to the earlier passage. An answer in which a shard is missing, or that ran out of time, is a failed
-    search.
+    By words, statistics are those of all shards (`dfs_query_then_fetch`), so that scores don't depend on where a
+    passage lies; by meaning, scores are inner products. Ties go to the earlier passage. An answer in which a shard is
+    missing, or that ran out of time, is a failed search.
+
+    Both at once are two searches, whose rankings are fused here: the engine's own hybrid query takes no statistics of
+    all shards, and without a search pipeline gives scores that are no fusion.
 
     Args:
         url: of the cluster, such as `http://localhost:9200`.
         index: name there.
-        fields: searched; as `forage index` makes it, one field with title and text. Several are searched for the best.
+        mode: bm25 (by words), knn (by meaning) or hybrid.
+        fields: searched by words; as `forage load` makes it, one field with title and text. Several are searched for
+            the best.
         title_field: what is shown as title.
         text_field: what is shown as text.
+        vector_field: what vectors are in.
+        encoder: of queries; empty: the one that the index was loaded with, and no other is taken.
+        encoder_options: of the encoder, such as `{path = "models/e5"}`: where it lies now.
+        ef: passages that a search of the graph keeps in view; 0: as many as the index says.
+        fusion: rrf or weighted, for hybrid.
+        depth: passages of each ranking that are fused; without it 10 for rrf, 30 for weighted.
+        lexical_weight: of BM25 in weighted fusion, from 0 to 1 (0.3).
         user_env: environment variable with the user's name, for Basic authentication; empty: none.
         password_env: environment variable with the password.
         api_key_env: environment variable with an API key, sent as `Authorization: ApiKey ...`.
-        batch: queries a request.
+        batch: queries a request, encoded together.
         concurrency: requests at a time.
         request_timeout_s: seconds that one request may take.
         retries: further tries after connection errors, timeouts, 429 and 5xx, with growing waits.
 
     Raises:
-        ConfigError: the URL is none, or a variable is not set.
+        ConfigError: the URL is none, a variable is not set, or an option does nothing in this mode.
         MissingExtra: httpx2 is not installed.
     """
 
@@ -57,9 +79,17 @@ class OpenSearch:
         *,
         url: str,
         index: str,
+        mode: Mode = "bm25",
         fields: tuple[str, ...] = ("contents",),
         title_field: str = "title",
         text_field: str = "text",
+        vector_field: str = VECTOR,
+        encoder: str = "",
+        encoder_options: Mapping[str, Any] = NOTHING,
+        ef: Annotated[int, Meta(ge=0)] = 0,
+        fusion: Method | None = None,
+        depth: Annotated[int, Meta(ge=1)] | None = None,
+        lexical_weight: Annotated[float, Meta(ge=0, le=1)] | None = None,
         user_env: str = "",
         password_env: str = "",
         api_key_env: str = "",
@@ -69,6 +99,11 @@ class OpenSearch:
         retries: Annotated[int, Meta(ge=0)] = 4,
     ) -> None:
         del passages
+        _check_mode(
+            mode,
+            {"encoder": encoder, "encoder_options": encoder_options, "ef": ef},
+            {"fusion": fusion, "depth": depth, "lexical_weight": lexical_weight},
+        )
         self._rest = Rest(
             url,
             Login(user_env, password_env, api_key_env, prefix="ApiKey "),
@@ -79,78 +114,95 @@ class OpenSearch:
             environment=environment,
             sleep=sleep,
         )
-        self._path = f"/{quoted(index)}/_msearch"
-        self._fields, self._title, self._text, self._batch = list(fields), title_field, text_field, batch
+        self._path, self._where = f"/{quoted(index)}", f"the index {index!r}"
+        self._fields = Fields(tuple(fields), title_field, text_field, vector_field)
+        self._words, self._near, self._batch, self._ef = mode != "knn", mode != "bm25", batch, ef
+        self._fusion = Fusion.of(fusion or "rrf", depth, lexical_weight) if mode == "hybrid" else None
+        self._encoder = QueryEncoder(encoder, encoder_options)
 
     async def search(self, queries: Sequence[str], k: int) -> list[Outcome]:
-        """One outcome a query; up to k passages, best first."""
-        batches = [queries[start : start + self._batch] for start in range(0, len(queries), self._batch)]
-        answered = await together(self._ask(batch, k) for batch in batches)
-        return [outcome for outcomes in answered for outcome in outcomes]
+        """One outcome a query; up to k passages, best first.
 
-    async def _ask(self, queries: Sequence[str], k: int) -> list[Outcome]:
+        Raises:
+            ConfigError: the index was loaded with another encoder.
+        """
         asked = [row for row, query in enumerate(queries) if query.strip()]  # of no word, nothing is found
         outcomes: list[Outcome] = [[] for _ in queries]
-        if not asked:
-            return outcomes
-        lines = [
-            line for row in asked for line in ({"search_type": "dfs_query_then_fetch"}, self._body(queries[row], k))
-        ]
-
-        def read(reply: Any) -> list[Outcome]:
-            if len(reply["responses"]) != len(asked):
-                raise ValueError("not one response a query")
-            return [
-                self._outcome(response, queries[row], k)
-                for row, response in zip(asked, reply["responses"], strict=True)
-            ]
-
-        try:
-            found = await self._rest.call("POST", self._path, read, lines=lines, expected="answer to _msearch")
-        except ServiceError as error:
-            found = [self._failure(queries[row], str(error)) for row in asked]
-        for row, outcome in zip(asked, found, strict=True):
+        batches = [asked[start : start + self._batch] for start in range(0, len(asked), self._batch)]
+        texts = [[queries[row] for row in batch] for batch in batches]
+        encoded = [await self._vectors(batch) for batch in texts]  # one after another: each takes the whole machine
+        answered = await together(self._ask(batch, vectors, k) for batch, vectors in zip(texts, encoded, strict=True))
+        for row, outcome in zip(asked, chain.from_iterable(answered), strict=True):
             outcomes[row] = outcome
         return outcomes
 
-    def _body(self, query: str, k: int) -> dict[str, Any]:
-        text = encodable(query)
-        match = {"match": {self._fields[0]: {"query": text}}}
-        several = {"multi_match": {"query": text, "fields": self._fields}}
-        return {
-            "size": k,
-            "query": match if len(self._fields) == 1 else several,
-            "sort": [{"_score": "desc"}, {"row": {"order": "asc", "unmapped_type": "long"}}],
-            "track_scores": True,
-            "track_total_hits": False,
-            "_source": [self._title, self._text],
-        }
+    async def _vectors(self, queries: Sequence[str]) -> list[list[float]] | str:
+        """One a query, none where they are not needed; or why there are none."""
+        if not self._near:
+            return []
+        try:
+            return await self._encoder.encode(queries, self._encoding, self._where)
+        except (ServiceError, DataError) as error:
+            return str(error)
 
-    def _outcome(self, response: Any, query: str, k: int) -> Outcome:
+    async def _encoding(self) -> Encoding | None:
+        return await encoding_of(self._rest, self._path, self._where)
+
+    async def _ask(self, queries: Sequence[str], vectors: list[list[float]] | str, k: int) -> list[Outcome]:
+        if isinstance(vectors, str):
+            return [self._failure(query, vectors) for query in queries]
+        depth = max(self._fusion.depth, k) if self._fusion else k
+        rows = self._fusion is not None
+        lines: list[Any] = []
+        for place, query in enumerate(queries):
+            lines += self._fields.by_words(query, depth, rows=rows) if self._words else []
+            lines += self._fields.by_vector(vectors[place], depth, self._ef, rows=rows) if self._near else []
+
+        def read(reply: Any) -> list[Outcome]:
+            responses, each = reply["responses"], len(lines) // 2 // len(queries)
+            if len(responses) != each * len(queries):
+                raise ValueError("not one response a search")
+            return [
+                self._outcome(query, responses[place * each : (place + 1) * each], k, depth)
+                for place, query in enumerate(queries)
+            ]
+
+        try:
+            path = f"{self._path}/_msearch"
+            return await self._rest.call("POST", path, read, lines=lines, expected="answer to _msearch")
+        except ServiceError as error:
+            return [self._failure(query, str(error)) for query in queries]
+
+    def _outcome(self, query: str, responses: Sequence[Any], k: int, depth: int) -> Outcome:
         """What was found for one query.
 
         Raises:
             ValueError, LookupError, TypeError: not as documented.
         """
-        if error := response.get("error"):
-            return self._failure(
-                query, f"{error.get('type')}: {error.get('reason')}" if isinstance(error, dict) else str(error)
-            )
-        if failed := response["_shards"]["failed"]:
-            return self._failure(query, f"{failed} of {response['_shards']['total']} shards did not answer")
-        if response["timed_out"]:
-            return self._failure(query, "the search ran out of time, and gave a part of its results")
-        hits = response["hits"]["hits"]
-        if len(hits) > k:
-            raise ValueError("more hits than asked for")
-        return [self._passage(hit) for hit in hits]
-
-    def _passage(self, hit: Any) -> Passage:
-        source = hit["_source"]
-        title, text = source.get(self._title) or "", source[self._text]
-        if not isinstance(title, str) or not isinstance(text, str):
-            raise TypeError("a text that is none")
-        return Passage(str(hit["_id"]), title, text, float(hit["_score"]))
+        if cause := next(filter(None, map(failure_of, responses)), ""):
+            return self._failure(query, cause)
+        found = [self._fields.hits(response, depth, rows=self._fusion is not None) for response in responses]
+        if self._near:
+            found[-1] = [Hit(_scored(hit.passage, inner_product(hit.passage.score)), hit.row) for hit in found[-1]]
+        if self._fusion is None:
+            return [hit.passage for hit in found[0]]
+        passages = {hit.row: hit.passage for hits in found for hit in hits}
+        words, near = (as_ranking([(hit.row, hit.passage.score) for hit in hits]) for hits in found)
+        return [_scored(passages[row], score) for row, score in fuse(self._fusion, words, near, k, depth)]
 
     def _failure(self, query: str, cause: str) -> RetrieverError:
         return RetrieverError(f"the search for {query[:200]!r} failed at {self._rest.url}: {cause[:500]}")
+
+
+def _scored(passage: Passage, score: float) -> Passage:
+    return replace(passage, score=score)
+
+
+def _check_mode(mode: Mode, of_vectors: Mapping[str, Any], of_fusion: Mapping[str, Any]) -> None:
+    """Refuse what does nothing."""
+    idle = [name for name, value in of_vectors.items() if mode == "bm25" and value]
+    idle += [name for name, value in of_fusion.items() if mode != "hybrid" and value is not None]
+    if idle:
+        raise ConfigError(
+            f"search.{idle[0]} does nothing with search.mode = {mode!r}: set another mode, or leave it out"
+        )

@@ -8,38 +8,32 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Annotated, Any, Protocol
+from itertools import chain
+from typing import Annotated, Any
 
 from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted
-from forage.clients.service import Sleep, encodable
+from forage.clients.service import Sleep
 from forage.concurrency import together
-from forage.errors import RetrieverError, ServiceError
-from forage.indexing.qdrant import vectors
-from forage.options import arguments
-from forage.registry import find
+from forage.errors import DataError, RetrieverError, ServiceError
+from forage.indexing.embedded import NOTHING, QueryEncoder
+from forage.indexing.encoding import Encoding
+from forage.indexing.qdrant import encoding_of
 from forage.types import Passage
 
 Outcome = list[Passage] | RetrieverError
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-class Encoder(Protocol):
-    """Queries to vectors: an array [queries, dimensions] of floats."""
-
-    def encode(self, queries: Sequence[str]) -> Any: ...
 
 
 class Qdrant:
-    """Asks a collection of a Qdrant cluster, many queries a request. The corpus is not read: see `load_qdrant`.
+    """Asks a collection of a Qdrant cluster, many queries a request. The corpus is not read: see `forage load`.
 
     Args:
         url: of the cluster, such as `http://localhost:6333`.
         collection: name there.
-        encoder: `package.module:Class` with `encode(queries)`; the one that the collection was made with.
-        encoder_options: of that class.
+        encoder: of queries; empty: the one that the collection was loaded with, and no other is taken. To be named
+            where the collection does not say (before Qdrant 1.16, or loaded otherwise).
+        encoder_options: of the encoder, such as `{path = "models/e5"}`: where it lies now.
         using: name of the vector, where points have several; empty: they have one.
         exact: compare with every vector, in place of the graph.
         ef: how widely the graph is searched (`hnsw_ef`); 0: the collection's own setting.
@@ -50,7 +44,7 @@ class Qdrant:
         retries: further tries after connection errors, timeouts, 429 and 5xx, with growing waits.
 
     Raises:
-        ConfigError: the URL is none, the variable is not set, or there is no such encoder.
+        ConfigError: the URL is none, or the variable is not set.
         MissingExtra: httpx2 is not installed.
     """
 
@@ -64,7 +58,7 @@ class Qdrant:
         *,
         url: str,
         collection: str,
-        encoder: str,
+        encoder: str = "",
         encoder_options: Mapping[str, Any] = NOTHING,
         using: str = "",
         exact: bool = False,
@@ -86,9 +80,8 @@ class Qdrant:
             environment=environment,
             sleep=sleep,
         )
-        made = find("encoder", encoder)
-        self._encoder: Encoder = made(**arguments("encoder", encoder, encoder_options))
-        self._path = f"/collections/{quoted(collection)}/points/query/batch"
+        self._encoder = QueryEncoder(encoder, encoder_options)
+        self._path, self._where = f"/collections/{quoted(collection)}", f"the collection {collection!r}"
         self._using, self._batch = using, batch
         self._params = ({"exact": True} if exact else {}) | ({"hnsw_ef": ef} if ef else {})
 
@@ -96,17 +89,33 @@ class Qdrant:
         """One outcome a query; the k nearest passages, nearest first.
 
         Raises:
-            DataError: the encoder gives something else than vectors.
+            ConfigError: the collection was loaded with another encoder, or does not say and none is named.
         """
-        batches = [queries[start : start + self._batch] for start in range(0, len(queries), self._batch)]
-        encoded = []
-        for batch in batches:  # one after another: an encoder uses the whole machine
-            texts = [encodable(query) for query in batch]
-            encoded.append(await asyncio.to_thread(vectors, self._encoder.encode, texts))
-        asked = (self._ask(batch, rows, k) for batch, rows in zip(batches, encoded, strict=True))
-        return [outcome for outcomes in await together(asked) for outcome in outcomes]
+        asked = [row for row, query in enumerate(queries) if query.strip()]  # of no word, nothing is found
+        outcomes: list[Outcome] = [[] for _ in queries]
+        batches = [
+            [queries[row] for row in asked[low : low + self._batch]] for low in range(0, len(asked), self._batch)
+        ]
+        encoded = [await self._vectors(batch) for batch in batches]  # one after another: each takes the whole machine
+        answered = await together(self._ask(batch, rows, k) for batch, rows in zip(batches, encoded, strict=True))
+        for row, outcome in zip(asked, chain.from_iterable(answered), strict=True):
+            outcomes[row] = outcome
+        return outcomes
 
-    async def _ask(self, queries: Sequence[str], rows: Sequence[Sequence[float]], k: int) -> list[Outcome]:
+    async def _vectors(self, queries: Sequence[str]) -> list[list[float]] | str:
+        """One a query; or why there are none."""
+        try:
+            return await self._encoder.encode(queries, self._encoding, self._where)
+        except (ServiceError, DataError) as error:
+            return str(error)
+
+    async def _encoding(self) -> Encoding | None:
+        return await encoding_of(self._rest, self._path, self._where)
+
+    async def _ask(self, queries: Sequence[str], rows: Sequence[Sequence[float]] | str, k: int) -> list[Outcome]:
+        if isinstance(rows, str):
+            return [_failure(query, rows) for query in queries]
+
         def read(reply: Any) -> list[Outcome]:
             if len(reply["result"]) != len(queries):
                 raise ValueError("not one result a query")
@@ -114,9 +123,10 @@ class Qdrant:
 
         body = {"searches": [self._search(row, k) for row in rows]}
         try:
-            return await self._rest.call("POST", self._path, read, body=body, expected="answer to points/query/batch")
+            path = f"{self._path}/points/query/batch"
+            return await self._rest.call("POST", path, read, body=body, expected="answer to points/query/batch")
         except ServiceError as error:
-            return [RetrieverError(f"the search for {query[:200]!r} failed: {error}") for query in queries]
+            return [_failure(query, str(error)) for query in queries]
 
     def _search(self, vector: Sequence[float], k: int) -> dict[str, Any]:
         search = {"query": vector, "limit": k, "with_payload": ["id", "title", "text"]}
@@ -125,6 +135,10 @@ class Qdrant:
             | ({"using": self._using} if self._using else {})
             | ({"params": self._params} if self._params else {})
         )
+
+
+def _failure(query: str, cause: str) -> RetrieverError:
+    return RetrieverError(f"the search for {query[:200]!r} failed: {cause}")
 
 
 def _nearest(points: Any, k: int) -> list[Passage]:

@@ -11,7 +11,8 @@ import pytest
 from engines_elsewhere import OpenSearchFake, QdrantFake
 from http_server import serving
 
-from forage.errors import ConfigError
+from forage.errors import CheckpointError, ConfigError, DataError, IndexFolderError
+from forage.indexing.build import build_index
 from forage.indexing.elsewhere import load_corpus
 
 ROWS = [{"id": str(i), "title": f"title {i}", "text": f"text {i}"} for i in range(5)]
@@ -20,8 +21,10 @@ ROWS = [{"id": str(i), "title": f"title {i}", "text": f"text {i}"} for i in rang
 class Lengths:
     """Queries and passages are not encoded alike."""
 
-    def encode(self, queries):
-        return [[1.0, float(len(query))] for query in queries]
+    dimensions = 2
+
+    def encode_queries(self, texts):
+        return [[1.0, float(len(text))] for text in texts]
 
     def encode_passages(self, texts):
         return [[2.0, float(len(text))] for text in texts]
@@ -78,6 +81,44 @@ def test_passages_are_encoded_as_passages(corpus):
         assert load_corpus(corpus, "qdrant", options) == 5
     assert fake.points[4]["vector"] == [2.0, len("title 4 text 4")]
     assert fake.shape["distance"] == "Cosine"
+
+
+def test_vectors_of_an_index_folder_are_taken_for_its_very_passages(corpus, tmp_path):
+    pytest.importorskip("faiss")
+    folder = tmp_path / "index"
+    build_index(corpus, "dense", folder, options={"encoder": "test_elsewhere:Lengths"})
+    fake = OpenSearchFake()
+    with beside(fake) as url:
+        options = {"url": url, "index": "corpus", "vectors": folder, "graph_engine": "lucene"}
+        assert load_corpus(folder, "opensearch", options) == 5
+    assert fake.documents["4"] == {"title": "title 4", "text": "text 4", "row": 4, "vector": [2.0, 14.0]}
+    assert fake.schema["mappings"]["properties"]["vector"]["method"]["engine"] == "lucene"
+    assert fake.schema["mappings"]["_meta"]["forage"]["encoder"]["kind"] == "test_elsewhere:Lengths"
+    rows = [*ROWS[:3], {"id": "3", "title": "title 3", "text": "other"}, ROWS[4]]
+    for changed, said in (
+        (rows, "no vector for the passage '3'"),
+        ([*ROWS, {"id": "5", "text": "more"}], "has 5 vectors"),
+    ):
+        corpus.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        with beside(QdrantFake()) as url, pytest.raises(DataError, match=said):
+            load_corpus(corpus, "qdrant", {"url": url, "collection": "corpus", "vectors": folder})
+
+
+def test_where_vectors_come_from_must_be_one_place(corpus, tmp_path):
+    where = {"url": "http://localhost:9200", "index": "corpus"}
+    for options, said in [
+        ({"vectors": tmp_path, "encoder": "test_elsewhere:Lengths"}, "leave encoder and title out"),
+        ({"encoder_options": {"path": "e5"}}, "encoder_options are given, and no encoder"),
+        ({"encoder.path": "nowhere/at/all"}, "nowhere/at/all"),
+        ({"graph_m": 32}, "a graph and title= are for vectors"),
+    ]:
+        with pytest.raises((ConfigError, CheckpointError), match=said):
+            load_corpus(corpus, "opensearch", where | options)
+    with pytest.raises(ConfigError, match="name an encoder"):
+        load_corpus(corpus, "qdrant", {"url": "http://localhost:6333", "collection": "corpus"})
+    build_index(corpus, "bm25", tmp_path / "words")
+    with pytest.raises(IndexFolderError, match="holds no vectors"):
+        load_corpus(corpus, "opensearch", where | {"vectors": tmp_path / "words"})
 
 
 def test_options_are_checked_before_anything_is_read():

@@ -2,13 +2,18 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 from engines_elsewhere import OpenSearchFake
 from http_server import reply, serving
 
 from forage.clients.rest import Login
 from forage.errors import ConfigError, DataError, RetrieverError, ServiceError
-from forage.indexing.opensearch import load_opensearch, schema
+from forage.indexing.embedded import EncodedNow
+from forage.indexing.encoding import NamedEncoder
+from forage.indexing.mappings import schema
+from forage.indexing.opensearch import load_opensearch
+from forage.retrievers.multisearch import inner_product
 from forage.retrievers.opensearch import OpenSearch
 from forage.types import Passage
 
@@ -189,3 +194,127 @@ def test_who_we_are_is_read_from_the_environment_and_said_to_nobody_else():
     for login in (Login("A"), Login("A", "B", "C"), Login(api_key_env="NONE")):
         with pytest.raises(ConfigError):
             login.headers({"A": "a", "B": "b", "C": "c"})
+
+
+class Topics:
+    """An encoder: which of three words is said, and how often; queries that mean salt say brine."""
+
+    dimensions = 3
+
+    def __init__(self, *, scale: float = 1.0):
+        self.settings = {"scale": scale}
+
+    def encode_passages(self, texts):
+        words = ("Kane", "Tavero", "salt")
+        return np.array([[text.count(word) * self.settings["scale"] for word in words] for text in texts])
+
+    def encode_queries(self, texts):
+        return self.encode_passages([text.replace("brine", "salt") for text in texts])
+
+
+TOPICS = "test_opensearch:Topics"
+
+
+def topics(**options):
+    return EncodedNow(NamedEncoder(TOPICS, options))
+
+
+def test_what_is_loaded_with_vectors_is_found_by_meaning_and_by_both():
+    fake = OpenSearchFake()
+    near = {"mode": "knn", "ef": 200}
+    _, (brine, kane, blank), server = run(
+        fake, queries=["brine", "Kane", " "], k=2, loading={"vectors": topics()}, asking=near
+    )
+    assert [(p.id, p.score) for p in brine] == [("p4", pytest.approx(1.0)), ("p/1", pytest.approx(0.0))]
+    assert [(p.id, p.score) for p in kane] == [("p2", pytest.approx(2.0)), ("p/1", pytest.approx(1.0))]
+    assert blank == []
+    body = next(one for one in server.asked if one.path == "/corpus/_msearch").lines[1]
+    assert body["query"]["knn"]["vector"] == {"vector": [0, 0, 1], "k": 2, "method_parameters": {"ef_search": 200}}
+    assert "vector" not in body["_source"]
+    assert fake.schema["settings"]["index"]["knn"] is True
+    assert fake.schema["mappings"]["properties"]["vector"] == {
+        "type": "knn_vector",
+        "dimension": 3,
+        "method": {
+            "name": "hnsw",
+            "engine": "faiss",
+            "space_type": "innerproduct",
+            "parameters": {"m": 16, "ef_construction": 128},
+        },
+    }
+    asking = {"mode": "hybrid"}
+    _, (both,), server = run(fake, None, ["brine Kane Bilo"], k=4, asking=asking)
+    ranks = {"p2": (1, 1), "p/1": (2, 3), "p4": (3, 2), "p3": (None, 4)}
+    scores = {name: sum(1 / (60 + rank) for rank in pair if rank) for name, pair in ranks.items()}
+    assert [(p.id, p.score) for p in both] == [
+        (name, pytest.approx(score, rel=1e-6)) for name, score in sorted(scores.items(), key=lambda one: -one[1])
+    ]
+    assert both[0].text == PASSAGES[1].text
+    assert len([one for one in server.asked if one.path == "/corpus/_msearch"]) == 1
+    weighted = asking | {"fusion": "weighted", "lexical_weight": 0.5}
+    (found,) = run(fake, None, ["brine"], k=1, asking=weighted)[1]
+    assert [passage.id for passage in found] == ["p4"]
+
+
+def test_a_part_that_fails_is_a_failed_search():
+    fake = OpenSearchFake()
+    outcomes = run(fake, queries=["halfgone", "brine"], loading={"vectors": topics()}, asking={"mode": "hybrid"})[1]
+    assert [type(outcome) for outcome in outcomes] == [RetrieverError, list]
+    fake.trouble = {"/corpus/_mapping": reply({"error": {"type": "index_not_found_exception"}}, 404)}
+    (outcome,) = run(fake, None, ["brine"], asking={"mode": "knn"})[1]
+    assert isinstance(outcome, RetrieverError)
+
+
+def test_another_encoder_than_that_of_the_index_is_refused():
+    fake = OpenSearchFake()
+    run(fake, loading={"vectors": topics(scale=2.0)})
+    (found,) = run(fake, None, ["brine"], k=1, asking={"mode": "knn"})[1]
+    assert found[0].score == pytest.approx(4.0)  # the scale is the index's
+    for asking, said in [
+        ({"encoder": "test_qdrant:Counts"}, "was encoded by 'test_opensearch:Topics', not by"),
+        ({"encoder_options": {"scale": 3.0}}, "its scale differ"),
+        ({"encoder_options": {"size": 3.0}}, "encoder.size"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            run(fake, None, ["brine"], asking={"mode": "knn"} | asking)
+    with pytest.raises(ConfigError, match="what is to be loaded has others"):
+        run(fake, loading={"vectors": topics(), "resume": True})
+    fake = OpenSearchFake()
+    run(fake)
+    with pytest.raises(ConfigError, match="name its encoder"):
+        run(fake, None, ["brine"], asking={"mode": "hybrid"})
+    with pytest.raises(ConfigError, match="has no vectors"):
+        run(fake, loading={"vectors": topics(), "resume": True})
+
+
+def test_what_is_there_is_not_encoded_again():
+    fake = OpenSearchFake()
+    many = [Passage(str(i), "", f"text {i}") for i in range(25)]
+    run(fake, many[:13], loading={"vectors": topics(), "batch": 4})
+    del fake.documents["9"]
+    bulks = fake.bulks
+    assert run(fake, many, loading={"vectors": topics(), "batch": 4, "resume": True})[0] == 25
+    assert (fake.bulks - bulks, len(fake.documents)) == (4, 25)
+
+
+@pytest.mark.parametrize(
+    ("asking", "said"),
+    [
+        ({"encoder": TOPICS}, r"search\.encoder does nothing"),
+        ({"ef": 3, "mode": "bm25"}, r"search\.ef does nothing"),
+        ({"fusion": "rrf", "mode": "knn"}, r"search\.fusion does nothing"),
+        ({"lexical_weight": 0.0, "mode": "knn"}, r"search\.lexical_weight does nothing"),
+        ({"lexical_weight": 0.5, "mode": "hybrid"}, "set fusion=weighted"),
+        ({"encoder": "nowhere:Encoder", "mode": "knn"}, "no module 'nowhere'"),
+    ],
+)
+def test_options_that_do_nothing_in_a_mode_are_refused(asking, said):
+    with pytest.raises(ConfigError, match=said):
+        OpenSearch((), {}, url="http://localhost:9200", index="corpus", **asking)
+
+
+def test_scores_of_vectors_are_inner_products():
+    for product in (-3.0, -0.25, 0.0, 0.5, 12.0):
+        assert inner_product(1 + product if product >= 0 else 1 / (1 - product)) == pytest.approx(product)
+    with pytest.raises(ValueError, match="a score of 0"):
+        inner_product(0)

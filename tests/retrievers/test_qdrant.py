@@ -8,6 +8,8 @@ from engines_elsewhere import QdrantFake
 from http_server import reply, serving
 
 from forage.errors import ConfigError, DataError, RetrieverError, ServiceError
+from forage.indexing.embedded import EncodedNow
+from forage.indexing.encoding import NamedEncoder
 from forage.indexing.qdrant import load_qdrant
 from forage.retrievers.qdrant import Qdrant
 from forage.types import Passage
@@ -19,27 +21,40 @@ WORDS = ("salt", "mills", "ships")
 class Counts:
     """An encoder: how often each of three words is said."""
 
+    dimensions = 3
+
     def __init__(self, *, scale: float = 1.0):
         self.scale = scale
 
-    def encode(self, queries):
-        return np.array([[query.count(word) * self.scale for word in WORDS] for query in queries])
+    def encode_queries(self, texts):
+        return np.array([[text.count(word) * self.scale for word in WORDS] for text in texts])
+
+    encode_passages = encode_queries
+
+
+class Odd:
+    """An encoder that gives what it is told to."""
+
+    dimensions = 3
+    given = None
+
+    def encode_passages(self, texts):
+        return type(self).given(texts)
 
 
 async def nap(seconds):
     pass
 
 
-def run(fake, passages=PASSAGES, queries=(), k=2, encode=None, loading=None, asking=None):
+def run(fake, passages=PASSAGES, queries=(), k=2, encoder="test_qdrant:Counts", loading=None, asking=None):
     async def main():
         async with serving(fake) as server:
             loaded, outcomes = None, None
             if passages is not None:
-                encoder = encode or Counts().encode
-                loaded = await load_qdrant(passages, encoder, server.url, "corpus", sleep=nap, **loading or {})
+                vectors = EncodedNow(NamedEncoder(encoder, {}))
+                loaded = await load_qdrant(passages, vectors, server.url, "corpus", sleep=nap, **loading or {})
             if queries:
-                options = {"encoder": "test_qdrant:Counts"} | (asking or {})
-                engine = Qdrant((), {"KEY": "s3cret"}, nap, url=server.url, collection="corpus", **options)
+                engine = Qdrant((), {"KEY": "s3cret"}, nap, url=server.url, collection="corpus", **asking or {})
                 outcomes = await engine.search(queries, k)
             return loaded, outcomes, server
 
@@ -85,25 +100,53 @@ def test_a_collection_that_exists_is_left_alone_or_gone_on_with():
 
 
 @pytest.mark.parametrize(
-    ("encode", "said"),
+    ("given", "said"),
     [
-        (lambda texts: np.zeros((len(texts) + 1, 3)), r"shape \[5, 3\] for 4 texts"),
-        (lambda texts: np.zeros(len(texts)), r"shape \[4\]"),
+        (lambda texts: np.zeros((len(texts) + 1, 3)), r"vectors \[5, 3\] for 4 passages"),
+        (lambda texts: np.zeros(len(texts)), r"vectors \[4\]"),
         (lambda texts: np.full((len(texts), 3), np.nan), "not finite"),
     ],
 )
-def test_vectors_that_are_none_are_refused(encode, said):
+def test_vectors_that_are_none_are_refused(given, said):
+    Odd.given = given
     with pytest.raises(DataError, match=said):
-        run(QdrantFake(), encode=encode)
+        run(QdrantFake(), encoder="test_qdrant:Odd")
 
 
 def test_an_engine_that_refuses_or_loses_points_is_named():
-    ragged = iter([3, 2])
+    refused = reply({"status": {"error": "Wrong input: Vector dimension error"}, "time": 0.0}, 400)
     with pytest.raises(ServiceError, match="Vector dimension error"):
-        run(QdrantFake(), encode=lambda texts: np.ones((len(texts), next(ragged))), loading={"batch": 2})
+        run(QdrantFake(trouble={"/collections/corpus/points": refused}))
     lost = {"/collections/corpus/points": reply({"result": {"status": "completed"}, "status": "ok"})}
     with pytest.raises(DataError, match="holds 0 passages after 4 were loaded"):
         run(QdrantFake(trouble=lost))
+
+
+def test_the_encoder_is_the_one_that_the_collection_was_loaded_with():
+    fake = QdrantFake()
+    run(fake)
+    said = fake.metadata["forage"]["encoder"]
+    assert (said["kind"], said["dimensions"]) == ("test_qdrant:Counts", 3)
+    with pytest.raises(ConfigError, match="was encoded by 'test_qdrant:Counts', not by"):
+        run(fake, None, ["salt"], asking={"encoder": "test_qdrant:Odd"})
+    with pytest.raises(ConfigError, match="what is to be loaded has others"):
+        run(fake, encoder="test_qdrant:Odd", loading={"resume": True})
+    fake.metadata = {"forage": {"encoder": said | {"dimensions": 4}}}
+    with pytest.raises(ConfigError, match="of 4 dimensions"):
+        run(fake, None, ["salt"])
+    fake.metadata = {"forage": {}}
+    with pytest.raises(ConfigError, match="does not say how it was encoded"):
+        run(fake, None, ["salt"])
+
+
+def test_a_collection_that_says_nothing_is_asked_with_the_encoder_that_is_named():
+    fake = QdrantFake()
+    run(fake)
+    fake.metadata = None
+    with pytest.raises(ConfigError, match="name its encoder"):
+        run(fake, None, ["salt"])
+    (found,) = run(fake, None, ["salt"], asking={"encoder": "test_qdrant:Counts"})[1]
+    assert [passage.id for passage in found] == ["p0", "p3"]
 
 
 POINT = {"id": 1, "score": 1.0, "payload": {"id": "a", "title": "", "text": "a"}}
@@ -121,7 +164,7 @@ POINT = {"id": 1, "score": 1.0, "payload": {"id": "a", "title": "", "text": "a"}
 )
 def test_an_answer_that_is_none_is_a_failure(answer):
     trouble = {"/collections/corpus/points/query/batch": reply(answer)}
-    (outcome,) = run(QdrantFake(trouble=trouble), None, ["salt"], asking={"retries": 1})[1]
+    (outcome,) = run(QdrantFake(trouble=trouble), queries=["salt"], asking={"retries": 1})[1]
     assert isinstance(outcome, RetrieverError)
     assert "asked 2 times" in str(outcome)
 
@@ -129,14 +172,19 @@ def test_an_answer_that_is_none_is_a_failure(answer):
 def test_distances_put_the_nearest_first_with_scores_that_fall():
     far, near = POINT | {"score": 4.0, "id": 2}, POINT | {"score": 0.5}
     trouble = {"/collections/corpus/points/query/batch": reply({"result": [{"points": [near, far]}], "status": "ok"})}
-    (found,) = run(QdrantFake(trouble=trouble), None, ["salt"])[1]
+    (found,) = run(QdrantFake(trouble=trouble), queries=["salt"])[1]
     assert [passage.score for passage in found] == [-0.5, -4.0]
 
 
 def test_a_failure_is_that_of_its_batch():
     gone = reply({"status": {"error": "Not found: Collection `corpus` doesn't exist!"}}, 404)
-    outcomes = run(QdrantFake(trouble={"/collections/corpus/points/query/batch": gone}), None, ["salt", "mills"])[1]
-    assert all("Collection `corpus` doesn't exist" in str(outcome) for outcome in outcomes)
+    for path in ("/collections/corpus/points/query/batch", "/collections/corpus"):
+        fake = QdrantFake()
+        run(fake)
+        fake.trouble = {path: gone}
+        outcomes = run(fake, None, ["salt", "mills", " "])[1]
+        assert all("Collection `corpus` doesn't exist" in str(outcome) for outcome in outcomes[:2])
+        assert outcomes[2] == []
 
 
 def test_an_encoder_that_is_none_is_refused():

@@ -13,17 +13,17 @@ import msgspec
 
 from forage.errors import ConfigError, DataError
 from forage.indexing.folder import read_info, write_info
-from forage.indexing.hybrid import Fusion
+from forage.indexing.hybrid import LEXICAL_WEIGHT, Fusion
 from forage.indexing.store import PassageStore
 from forage.intervals import normal_interval
-from forage.recall import Judged, judge, read_judged
+from forage.recall import Judged, duplicates_of, judge, read_judged
 from forage.retrievers.fusion import Ranking
 from forage.retrievers.hybrid import HybridIndex, fuse
 from forage.retrievers.indexed import open_index
-from forage.types import Passage
 
 Progress = Callable[[int, int], None]
 _AT_ONCE = 64
+_LISTED = 10  # passages that the first gold one is looked for in
 
 
 def fit_fusion(
@@ -47,8 +47,9 @@ def fit_fusion(
         progress: is told how many questions are done.
 
     Returns:
-        n; `tried`: fusion, lexical_weight, recall and its 95% interval of each; `best`: the one with the highest
-        recall, of equal ones the first (reciprocal ranks, then the smaller weight); `written`.
+        n; `tried`: fusion, lexical_weight, recall@k with its 95% interval and mrr (of the first 10) of each; `best`:
+        the one with the highest recall, of equal ones that with the highest mrr, then ranks, then the weight that is
+        nearest to the default; `written`.
 
     Raises:
         ConfigError: the index is not hybrid, or k or steps is less than 1.
@@ -64,10 +65,10 @@ def fit_fusion(
         raise DataError(f"{questions}: no question has `positive_ids` or `supporting_titles`")
     grid = [Fusion.of("rrf"), *(Fusion.of("weighted", None, step / steps) for step in range(steps + 1))]
     tried = [
-        _row(fusion, values)
-        for fusion, values in zip(grid, _recalls(index, folder, asked, k, grid, progress), strict=True)
+        _row(fusion, measures)
+        for fusion, measures in zip(grid, _measures(index, folder, asked, k, grid, progress), strict=True)
     ]
-    best = max(range(len(grid)), key=lambda place: float(tried[place]["recall"]))
+    best = max(range(len(grid)), key=lambda place: goodness(tried[place]))
     if keep:
         fitted = {"questions": questions.name, "sha256": _sha256(questions), "n": len(asked), "k": k}
         _write(folder, msgspec.structs.replace(grid[best], fitted=fitted | {"recall": tried[best]["recall"]}))
@@ -76,45 +77,42 @@ def fit_fusion(
 
 def fuse_text(found: Mapping[str, Any]) -> str:
     """The result in words."""
-    lines = [
-        f"{_name(row):22} {row['recall']:.3f}  (95%: {row['recall_ci'][0]:.3f} to {row['recall_ci'][1]:.3f})"
-        + ("  best" if row is found["best"] else "")
-        for row in found["tried"]
-    ]
+    lines = [_line(row, "  best" if row is found["best"] else "") for row in found["tried"]]
     written = "written into index.json" if found["written"] else "not written"
     return "\n".join([f"recall@{found['k']} of {found['n']:,} questions", *lines, f"{_name(found['best'])}: {written}"])
 
 
-def _recalls(
+def _line(row: Mapping[str, Any], more: str) -> str:
+    low, high = row["recall_ci"]
+    return f"{_name(row):22} {row['recall']:.3f}  (95%: {low:.3f} to {high:.3f})  MRR {row['mrr']:.3f}{more}"
+
+
+def _measures(
     index: HybridIndex,
     folder: Path,
     asked: Sequence[Judged],
     k: int,
     grid: Sequence[Fusion],
     progress: Progress | None,
-) -> list[list[float]]:
-    """For each fusion of the grid, the recall of each question. The parts are asked once a question."""
-    k = min(k, len(index))
+) -> list[list[tuple[float, float]]]:
+    """For each fusion of the grid, recall@k and 1 / rank of each question. The parts are asked once a question."""
+    k, listed = min(k, len(index)), min(max(k, _LISTED), len(index))
     deepest = min(max(k, *(fusion.depth for fusion in grid)), len(index))
-    store = PassageStore(folder)
-    values: list[list[float]] = [[] for _ in grid]
+    store, same = PassageStore(folder), duplicates_of(folder)
+    found: list[list[tuple[float, float]]] = [[] for _ in grid]
     for start in range(0, len(asked), _AT_ONCE):
         some = asked[start : start + _AT_ONCE]
         both = index.rankings([question.text for question in some], deepest)
         for question, (lexical, dense) in zip(some, both, strict=True):
             held = {row: store[row] for row in {*lexical[0].tolist(), *dense[0].tolist()}}
-            for fusion, recalls in zip(grid, values, strict=True):
+            for fusion, measures in zip(grid, found, strict=True):
                 depth = min(max(fusion.depth, k), deepest)
-                best = fuse(fusion, _cut(lexical, depth), _cut(dense, depth), k, depth)
-                recalls.append(_recall(question, [held[row] for row, _ in best], k))
+                best = fuse(fusion, _cut(lexical, depth), _cut(dense, depth), listed, depth)
+                judged = judge(question, [held[row] for row, _ in best], [k], same)
+                measures.append((judged["recall"][str(k)], judged["rr"]))
         if progress:
             progress(min(start + _AT_ONCE, len(asked)), len(asked))
-    return values
-
-
-def _recall(question: Judged, found: Sequence[Passage], k: int) -> float:
-    value: float = judge(question, found, [k])["recall"][str(k)]
-    return value
+    return found
 
 
 def _cut(ranking: Ranking, depth: int) -> Ranking:
@@ -122,13 +120,21 @@ def _cut(ranking: Ranking, depth: int) -> Ranking:
     return rows[:depth], scores[:depth]
 
 
-def _row(fusion: Fusion, values: Sequence[float]) -> dict[str, Any]:
+def _row(fusion: Fusion, measures: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    recalls, ranks = zip(*measures, strict=True)
     return {
         "fusion": fusion.method,
         "lexical_weight": fusion.lexical_weight,
-        "recall": math.fsum(values) / len(values),
-        "recall_ci": normal_interval(values),
+        "recall": math.fsum(recalls) / len(recalls),
+        "recall_ci": normal_interval(recalls),
+        "mrr": math.fsum(ranks) / len(ranks),
     }
+
+
+def goodness(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """What makes a row of `tried` better than another: the larger, the better."""
+    weight = row["lexical_weight"]
+    return row["recall"], row["mrr"], 0.0 if weight is None else -abs(weight - LEXICAL_WEIGHT)
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -48,7 +48,8 @@ def test_what_is_measured_is_what_queries_get_then(folder):
     for row in found["tried"][::7]:
         options = {} if row["fusion"] == "rrf" else {"lexical_weight": row["lexical_weight"]}
         index = open_index(folder, fusion=row["fusion"], **options)
-        assert measure_recall(index, judged, [2])["recall"]["2"] == pytest.approx(row["recall"])
+        wanted = measure_recall(index, judged, [2, 8])
+        assert (wanted["recall"]["2"], wanted["mrr"]) == (pytest.approx(row["recall"]), pytest.approx(row["mrr"]))
         assert row["recall_ci"][0] <= row["recall"] <= row["recall_ci"][1]
 
 
@@ -58,7 +59,8 @@ def test_the_best_is_written_with_what_it_was_chosen_by(folder):
     found = fit_fusion(folder, path, k=1)
     best = found["best"]
     assert best["recall"] == max(row["recall"] for row in found["tried"])
-    assert best is next(row for row in found["tried"] if row["recall"] == best["recall"])
+    equal = [row for row in found["tried"] if row["recall"] == best["recall"]]
+    assert best["mrr"] == max(row["mrr"] for row in equal)
     fusion = read_info(folder).options["fusion"]
     assert fusion["fitted"] == {
         "questions": "train.jsonl",
@@ -74,10 +76,14 @@ def test_the_best_is_written_with_what_it_was_chosen_by(folder):
     }
 
 
-def test_a_weight_is_preferred_to_ranks_only_where_it_is_better(folder):
+def test_of_equal_ones_ranks_are_taken_and_then_the_weight_nearest_to_the_default(folder):
     path = train(folder, {"question": "zzz", "positive_ids": ["p6"]})
-    assert fit_fusion(folder, path, k=1, steps=2)["best"]["fusion"] == "rrf"
+    assert fit_fusion(folder, path, k=1)["best"]["fusion"] == "rrf"
     assert open_index(folder).fusion.method == "rrf"
+    path = train(folder, {"question": "red tower wet", "positive_ids": ["p7"]})
+    found = fit_fusion(folder, path, k=1)
+    assert [row["mrr"] for row in found["tried"]] == [pytest.approx(1 / 3)] * 2 + [0.5] * 20
+    assert found["best"]["lexical_weight"] == 0.3
 
 
 def test_a_k_beyond_the_corpus_finds_all(folder):

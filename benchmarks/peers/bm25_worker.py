@@ -57,6 +57,8 @@ class Dense(Forage):
 class Bm25s:
     """bm25s as its documentation shows it, with a stemmer, Lucene's formula and its numba backend."""
 
+    stopwords = "en"  # Lucene's 33
+
     def __init__(self, folder: Path) -> None:
         import bm25s
         import Stemmer
@@ -67,15 +69,15 @@ class Bm25s:
         self.index.activate_numba_scorer()
         self.ids = json.loads((folder / "ids.json").read_text())
 
-    @staticmethod
-    def build(corpus: str, folder: Path) -> None:
+    @classmethod
+    def build(cls, corpus: str, folder: Path) -> None:
         import bm25s
         import Stemmer
 
         folder.mkdir(parents=True)
         held = [(row["id"], f"{row['title']} {row['text']}") for row in rows(corpus)]
         tokens = bm25s.tokenize(
-            [text for _, text in held], stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False
+            [text for _, text in held], stopwords=cls.stopwords, stemmer=Stemmer.Stemmer("english"), show_progress=False
         )
         index = bm25s.BM25(k1=K1, b=B, method="lucene")
         index.index(tokens, show_progress=False)
@@ -84,10 +86,16 @@ class Bm25s:
 
     def ask(self, query: str, k: int) -> list[str]:
         tokens = self.bm25s.tokenize(
-            [query], stopwords="en", stemmer=self.stemmer, show_progress=False, return_ids=False
+            [query], stopwords=self.stopwords, stemmer=self.stemmer, show_progress=False, return_ids=False
         )
         found = self.index.retrieve(tokens, k=k, show_progress=False, n_threads=1, backend_selection="numba")
         return [self.ids[row] for row in found.documents[0].tolist()]
+
+
+class Bm25sPlus(Bm25s):
+    """The same with its longer list of stop words, question words among them."""
+
+    stopwords = "en_plus"
 
 
 class Tantivy:
@@ -132,7 +140,7 @@ class Tantivy:
         return [self.searcher.doc(address)["id"][0] for _, address in found.hits]
 
 
-SIDES = {"forage": Forage, "forage_dense": Dense, "bm25s": Bm25s, "tantivy": Tantivy}
+SIDES = {"forage": Forage, "forage_dense": Dense, "bm25s": Bm25s, "bm25s_plus": Bm25sPlus, "tantivy": Tantivy}
 
 
 def peak_mb() -> float:

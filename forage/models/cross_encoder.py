@@ -15,7 +15,7 @@ from forage.errors import CheckpointError, ConfigError, RetrieverError
 from forage.models.causal_lm import DTYPES, first_line, load_tokenizer, no_progress_bars, resolve
 from forage.types import Passage
 
-_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")
+_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 """Families that number positions from their padding token's id on, so that they have fewer than they say."""
 
 
@@ -111,10 +111,11 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     A row that is longer than that is alone.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while order:
-        size = max(1, budget // max(1, lengths[order[0]]))
-        yield order[:size]
-        order = order[size:]
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
 
 
 def _device(wanted: str) -> str:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from forage import build
+from forage.cli import app
 from forage.configure import load
 from forage.datasets.jsonl import write_passages, write_questions
 from forage.errors import ConfigError, IndexFolderError
@@ -187,3 +189,27 @@ def test_a_run_searches_it_with_options(folder, tmp_path):
     config = load(None, [f"data.questions={tmp_path / 'q.jsonl'}", *words, "search.options.lexical_weight=1"])
     found = asyncio.run(build.retriever(config, build.dataset(config, "eval")).search(["river"], 1))
     assert [p.id for p in found[0]] == [open_index(folder.parent / "bm25").lookup(["river"], 1)[0][0].id]
+
+
+def run(*words):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_the_commands_build_and_ask_it(corpus, tmp_path):
+    words = ["encoder=letters:Letters", "encoder.options={weight = 2.0}", "k1=1.2", "depth=5"]
+    made = run("index", corpus, "--kind", "hybrid", "--out", tmp_path / "i", *words, "--json")
+    assert (made["kind"], made["passages"]) == ("hybrid", len(TEXTS))
+    options = read_info(tmp_path / "i").options
+    assert (options["bm25"]["k1"], options["dense"]["encoder"]["settings"]) == (1.2, {"weight": 2.0})
+    assert options["fusion"]["depth"] == 5
+    index = open_index(tmp_path / "i")
+    for opening in ({}, {"fusion": "weighted", "lexical_weight": 0.4}):
+        given = [f"{name}={value}" for name, value in opening.items()]
+        found = run("search", tmp_path / "i", "red river", *given, "--k", 3, "--json")["results"]
+        wanted = open_index(tmp_path / "i", **opening).lookup(["red river"], 3)[0]
+        assert [(each["id"], each["score"]) for each in found] == [(p.id, p.score) for p in wanted]
+    (tmp_path / "q.jsonl").write_text('{"question": "red river", "positive_ids": ["p5"]}\n')
+    measured = run("recall", tmp_path / "i", tmp_path / "q.jsonl", "--k", "1,3", "--json")
+    assert measured["recall"]["3"] == float("p5" in [p.id for p in index.lookup(["red river"], 3)[0]])

@@ -1,6 +1,8 @@
 import asyncio
 import json
 import math
+import pickle
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -12,9 +14,11 @@ from forage.cli import app
 from forage.configure import dump, load
 from forage.datasets.jsonl import write_passages, write_questions
 from forage.errors import ConfigError, RetrieverError
+from forage.indexing.build import command_line_options
 from forage.retrievers.bm25 import BM25Retriever
 from forage.retrievers.gather import Gather
 from forage.retrievers.rerank import RerankedIndex, RerankedRetriever, reranked
+from forage.server.serve import open_folder
 from forage.testing import DictionaryRetriever
 from forage.types import Passage, Question
 
@@ -169,4 +173,7 @@ def test_commands_take_a_reranker(folder):
     assert measured["hit_rate"] == {"1": 1.0}
     assert "reranker.sign" in run("search", folder / "index", "red", *words, "reranker.sigh=1", code=2)
     assert "reranker.depth" in run("search", folder / "index", "red", words[0], "reranker.depth=0", code=2)
+    opened = pickle.loads(pickle.dumps(partial(open_folder, folder / "index", command_line_options(words))))()
+    assert opened.info["opened_with"] == {"reranker.kind": f"{__name__}:Longest", "reranker.depth": 4}
+    assert [p.id for p in opened.index.lookup(["red"], 1)[0]] == ["3"]
     assert "are for an index" in run("search", folder / "c.jsonl", "red", *words, code=2)

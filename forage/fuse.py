@@ -22,6 +22,8 @@ from forage.retrievers.hybrid import HybridIndex, fuse
 from forage.retrievers.indexed import open_index
 
 Progress = Callable[[int, int], None]
+WEIGHTS = (*(n / 100 for n in range(10)), *(n / 20 for n in range(2, 21)))
+"""That are tried; finer near 0, because the cosines of some encoders lie close together."""
 _AT_ONCE = 64
 _LISTED = 10  # passages that the first gold one is looked for in
 
@@ -31,7 +33,6 @@ def fit_fusion(
     questions: Path,
     *,
     k: int = 3,
-    steps: int = 20,
     keep: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +43,6 @@ def fit_fusion(
         questions: of training, with `positive_ids` or `supporting_titles`; others are left out. What is chosen on them
             must not be reported on them.
         k: how many passages count.
-        steps: weights between 0 and 1 are multiples of 1 / steps.
         keep: write the choice, with the questions' name and SHA-256, into index.json.
         progress: is told how many questions are done.
 
@@ -52,18 +52,18 @@ def fit_fusion(
         nearest to the default; `written`.
 
     Raises:
-        ConfigError: the index is not hybrid, or k or steps is less than 1.
+        ConfigError: the index is not hybrid, or k is less than 1.
         DataError: no question names gold passages.
     """
-    if k < 1 or steps < 1:
-        raise ConfigError(f"k = {k} and steps = {steps} must be at least 1")
+    if k < 1:
+        raise ConfigError(f"k = {k}, but it must be at least 1")
     index = open_index(folder)
     if not isinstance(index, HybridIndex):
         raise ConfigError(f"{folder} is no hybrid index; make one with: forage index CORPUS --kind hybrid --out DIR")
     asked = [replace(each, answers=()) for each in read_judged(questions) if each.golds]
     if not asked:
         raise DataError(f"{questions}: no question has `positive_ids` or `supporting_titles`")
-    grid = [Fusion.of("rrf"), *(Fusion.of("weighted", None, step / steps) for step in range(steps + 1))]
+    grid = [Fusion.of("rrf"), *(Fusion.of("weighted", None, weight) for weight in WEIGHTS)]
     tried = [
         _row(fusion, measures)
         for fusion, measures in zip(grid, _measures(index, folder, asked, k, grid, progress), strict=True)

@@ -21,6 +21,8 @@ from forage.models.causal_lm import DTYPES, first_line, load_tokenizer, no_progr
 _UNLIMITED = 100_000  # tokenizers that know no limit name a huge one
 _FROM_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")  # number positions from the padding token's id on
 _LONGEST = 512  # tokens, unless more are asked for
+_STEP = 16  # lengths are multiples of it: few shapes of products, each of which is prepared once
+_BUDGET = {"cpu": 2048, "cuda": 32_768}  # tokens of a forward pass; on a CPU larger ones leave the cache
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -42,7 +44,7 @@ class TransformerEncoder:
             where it would take more).
         dtype: what the model computes in; auto: bfloat16 where the device multiplies it in hardware, else float32.
         device: where; auto: on the GPU where there is one.
-        batch_tokens: of a forward pass, padding included.
+        batch_tokens: of a forward pass, padding included; 2,048 on a CPU and 32,768 on a GPU where it is not given.
 
     Raises:
         CheckpointError: there is no such model or tokenizer.
@@ -61,7 +63,7 @@ class TransformerEncoder:
         max_tokens: Annotated[int, Meta(ge=3)] | None = None,
         dtype: Dtype = "auto",
         device: Device = "auto",
-        batch_tokens: Annotated[int, Meta(ge=1)] = 8192,
+        batch_tokens: Annotated[int, Meta(ge=1)] | None = None,
     ) -> None:
         folder = model_folder(path)
         found = sentence_model(folder)
@@ -71,8 +73,9 @@ class TransformerEncoder:
         dtype = _dtype(self._device) if dtype == "auto" else dtype
         self._tokenizer = _tokenizer(source)
         self._model = _model(source, _DTYPES[dtype]).to(self._device).eval()
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = batch_tokens or _BUDGET[self._device.type]
         self._lock = threading.Lock()  # a tokenizer is told anew how to cut with each call
+        self._most = _longest(self._model.config, self._tokenizer)
         self.dimensions = int(self._model.config.hidden_size)
         self.settings: Mapping[str, Any] = {
             "family": said.family,
@@ -90,7 +93,7 @@ class TransformerEncoder:
         """Bytes that it takes: weights, and the activations of a forward pass."""
         weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
         inner = getattr(self._model.config, "intermediate_size", 4 * self.dimensions)
-        return int(weights + self._batch_tokens * (8 * self.dimensions + 3 * inner) * 4)
+        return int(weights + self._batch_tokens * (12 * self.dimensions + 4 * inner) * 4)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries [N, dimensions]."""
@@ -104,7 +107,7 @@ class TransformerEncoder:
         vectors = torch.empty(len(texts), self.dimensions)
         with self._lock, torch.inference_mode():
             tokens = self._tokens([prefix + _encodable(text) for text in texts])
-            for rows in batches([len(each) for each in tokens], self._batch_tokens):
+            for rows in batches([self._padded(len(each)) for each in tokens], self._batch_tokens):
                 vectors[rows] = self._forward([tokens[row] for row in rows])
         found: NDArray[np.float32] = vectors.numpy()
         return found
@@ -121,26 +124,24 @@ class TransformerEncoder:
     def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Vectors [rows, dimensions] of one batch, in float32 on the CPU."""
         lengths_B = torch.tensor([max(1, len(row)) for row in rows], device=self._device)
-        tokens_BT = torch.full((len(rows), int(lengths_B.max())), self._tokenizer.pad_token_id)
+        tokens_BT = torch.full((len(rows), self._padded(int(lengths_B.max()))), self._tokenizer.pad_token_id)
         for place, row in enumerate(rows):
             tokens_BT[place, : len(row)] = torch.tensor(row, dtype=torch.long)
         mask_BT = torch.arange(tokens_BT.shape[1], device=self._device) < lengths_B[:, None]
-        # Without padding no mask is needed, and attention has a faster way.
-        mask = None if bool(mask_BT.all()) else mask_BT.long()
-        hidden = self._model(input_ids=tokens_BT.to(self._device), attention_mask=mask).last_hidden_state
+        tokens_BT = tokens_BT.to(self._device)
+        hidden = self._model(input_ids=tokens_BT, attention_mask=mask_BT.long()).last_hidden_state
         vectors = pooled(hidden, mask_BT, self.settings["pooling"])
         if self.settings["normalise"]:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.cpu()
 
+    def _padded(self, length: int) -> int:
+        return min(-(-length // _STEP) * _STEP, self._most)
+
     def _room(self, wanted: int | None, found: SentenceModel | None) -> int:
-        config = self._model.config
-        positions = int(getattr(config, "max_position_embeddings", None) or _UNLIMITED)
-        positions -= config.pad_token_id + 1 if config.model_type in _FROM_PAD else 0
-        most = min(positions, self._tokenizer.model_max_length)
-        if wanted is not None and wanted > most:
-            raise ConfigError(f"encoder.max_tokens = {wanted}, but {self._model.name_or_path} takes at most {most}")
-        return int(wanted or min(most, (found and found.max_tokens) or _LONGEST))
+        if wanted is not None and wanted > self._most:
+            raise ConfigError(f"encoder.max_tokens = {wanted}, but the model takes at most {self._most}")
+        return int(wanted or min(self._most, (found and found.max_tokens) or _LONGEST))
 
 
 def pooled(hidden_BTD: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
@@ -209,6 +210,13 @@ def _model(source: Path, dtype: torch.dtype) -> Any:
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith("pooler.")):
         raise CheckpointError(f"{source} lacks {len(missing)} weights, among them {missing[0]}")
     return model
+
+
+def _longest(config: Any, tokenizer: Any) -> int:
+    """How many tokens model and tokenizer take."""
+    positions = int(getattr(config, "max_position_embeddings", None) or _UNLIMITED)
+    positions -= config.pad_token_id + 1 if config.model_type in _FROM_PAD else 0
+    return min(positions, int(tokenizer.model_max_length))
 
 
 def _kept(path: str) -> str:

@@ -17,7 +17,7 @@ from forage.indexing.store import PassageStore
 
 VECTORS = "dense.vectors.npy"
 _SHARDS = ".dense.shards"
-SHARD = 4096
+SHARD = 2048
 """Passages of a shard: what an interruption costs at most, and within which texts are sorted by length."""
 _BLOCK = 65_536  # rows that are copied at once
 Half = NDArray[np.float16]

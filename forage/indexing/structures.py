@@ -40,7 +40,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
     """bytes of a compressed vector; 0: one for every 8 dimensions"""
     train_passages: int = 0
     """passages that lists and codes are learned from; 0: 65,536, or 64 for each list"""
-    nprobe: int = 32
+    nprobe: int = 64
     """lists that a search reads"""
     candidates: int = 200
     """passages found by their codes that are compared exactly"""

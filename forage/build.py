@@ -92,6 +92,18 @@ def policy(config: Config, *, weights: str | Path = "") -> Policy:
     )
 
 
+def check_model(config: Config) -> None:
+    """See that the model is there, as far as that can be told without loading it.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    from forage.models.causal_lm import resolve
+
+    for path in filter(None, (config.model.path, config.model.init_from)):
+        resolve(path)
+
+
 def renderer(config: Config, tokenizer: Any) -> Renderer:
     """The protocol between policy and environment.
 

@@ -165,8 +165,8 @@ def trained_agent(run: Path, overrides: Sequence[str] = (), *, step: int | None 
     config = load(run, _held_out(overrides))
     build.use_threads(config)
     at = checkpoint.choose(run / "checkpoints", step=step, best=best)
+    place = build.evaluation_place(config)  # before the model: it may lack a key, or a file
     model = build.policy(config, weights=at)
-    place = build.evaluation_place(config)
     engine = build.engine(config, model, lockstep=place.retriever.in_process)
     return Agent(
         config,

@@ -59,8 +59,8 @@ class Run:
 
 
 def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool) -> Run:
-    """Build every part of a run, the reward first (its judge may lack a key); a resumed one is cut back to its last
-    checkpoint.
+    """Build every part of a run; before the model those that may lack something (a judge or a search engine its key,
+    the data a file). A resumed one is cut back to its last checkpoint.
 
     Raises:
         ConfigError: parts do not go together, in the run or in what it would go on with after a collapse.
@@ -68,13 +68,14 @@ def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool
     for planned in (config, *([changed(config, config.diagnosis.retry)] if config.diagnosis.retry else [])):
         build.check_algorithm(planned)
     build.use_threads(config)
+    build.check_model(config)
     reward = build.reward(config)
+    here, held_out = build.places(config)
     at = checkpoint.latest(folder / "checkpoints") if resume else None
     step = checkpoint.step_of(at) if at else 0
     if resume:
         cut_back(folder, step)
     model = build.policy(config)
-    here, held_out = build.places(config)
     writer = build.renderer(config, model.tokenizer)
     decoder = build.engine(config, model, lockstep=here.retriever.in_process)
     learner = build.learner(config, model, updates=config.train.steps)

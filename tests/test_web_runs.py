@@ -59,3 +59,14 @@ def test_runs_over_the_web(tmp_path):
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert tmp_path / "runs" / "web.sqlite" in written
     assert not [path for path in written if KEY.encode() in path.read_bytes()]
+
+
+def test_a_missing_key_is_said_before_a_model_is_loaded(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")  # can't be loaded
+    words = ["train", "smoke", *SMALL, f"model.path={model}", f"run.dir={tmp_path / 'run'}"]
+    done = forage(*words, cwd=tmp_path, SERPER_API_KEY="")
+    assert (done.returncode, "SERPER_API_KEY" in done.stderr) == (2, True), done.stderr
+    done = forage(*words, f"model.path={tmp_path / 'nowhere'}", cwd=tmp_path, SERPER_API_KEY="")
+    assert (done.returncode, "nowhere does not exist" in done.stderr) == (1, True), done.stderr

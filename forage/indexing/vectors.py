@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,9 +31,11 @@ def write_vectors(
 
     Raises:
         DataError: a vector is not finite, or too large for float16.
+        IndexFolderError: the shards that are there are of another encoder.
     """
     home = folder / _SHARDS
     home.mkdir(exist_ok=True)
+    _check_same(home / "encoder.json", encoding)
     for start in range(0, len(store), shard):
         path = home / f"{start:012d}.npy"
         end = min(start + shard, len(store))
@@ -43,6 +46,16 @@ def write_vectors(
     parts = (np.load(home / f"{start:012d}.npy", mmap_mode="r") for start in range(0, len(store), shard))
     _write(folder / VECTORS, parts, (len(store), encoding.dimensions))
     shutil.rmtree(home)
+
+
+def _check_same(path: Path, encoding: Encoding) -> None:
+    said = msgspec.json.encode(encoding)
+    if not path.exists():
+        path.write_bytes(said)
+    elif path.read_bytes() != said:
+        raise IndexFolderError(
+            f"{path.parents[1]} was begun with another encoder, or the model has changed since: remove the folder"
+        )
 
 
 def copy_vectors(source: Path, folder: Path, passages: int, dimensions: int) -> None:

@@ -138,6 +138,20 @@ def test_an_interrupted_build_that_is_resumed_ends_as_one_that_was_not(corpus, t
     assert contents(tmp_path / "index") == contents(tmp_path / "whole")
 
 
+def test_a_build_is_not_resumed_with_other_weights(corpus, tmp_path):
+    def interrupt(what, done, total):
+        if what == "passages encoded":
+            raise Interrupted
+
+    bert(tmp_path / "model")
+    options = {"encoder.path": str(tmp_path / "model"), "encoder.family": "plain", "shard": 5}
+    with pytest.raises(Interrupted):
+        build_index(corpus, "dense", tmp_path / "index", options=options, progress=interrupt)
+    bert(tmp_path / "model", seed=1)
+    with pytest.raises(IndexFolderError, match="the model has changed since"):
+        build_index(corpus, "dense", tmp_path / "index", options=options, resume=True)
+
+
 def test_vectors_can_be_brought(corpus, tmp_path):
     vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
     np.save(tmp_path / "v.npy", vectors)

@@ -174,6 +174,7 @@ def _store(corpus: Path, max_bytes: int, unique: Deduplication, work: Path, prog
             _write(every / STORED, store_corpus(corpus, every, progress, max_bytes=max_bytes))
         digest = store_without_duplicates(PassageStore(every), unique, work, progress)
     _write(marker, digest)
+    shutil.rmtree(work / EVERY, ignore_errors=True)
     return digest
 
 

@@ -22,7 +22,6 @@ from forage.indexing.corpus import store_corpus
 from forage.indexing.folder import Deduplicated
 from forage.indexing.store import PassageStore, StoreWriter
 from forage.options import Setting, convert
-from forage.types import Passage
 
 REMOVED = "duplicates.jsonl"
 """In an index folder: what was left out, and which passage stands for it."""
@@ -90,35 +89,23 @@ def find_duplicates(store: PassageStore, chosen: Deduplication, progress: Progre
     return near_passages(store, chosen.near or NEAR, progress)
 
 
-def write_without(store: PassageStore, found: Iterable[Match], add: Callable[[Passage], object], path: Path) -> int:
-    """Hand every passage that is kept to `add`, in order, and write down the others (`Removed`, JSON lines).
-
-    Returns:
-        How many were left out.
-    """
-    left_out = 0
-
-    def rows() -> Iterator[Removed]:
-        nonlocal left_out
-        at = 0
-        for match in found:
-            for passage in store.read(at, match.row):
-                add(passage)
-            gone, at = store[match.row], match.row + 1
-            left_out += 1
-            yield Removed(gone.id, store[match.kept].id, round(match.similarity, 4), gone.title)
-        for passage in store.read(at):
-            add(passage)
-
-    write_lines(path, rows())
-    return left_out
-
-
 def store_without_duplicates(store: PassageStore, chosen: Deduplication, folder: Path, progress: Progress) -> str:
     """Write the passages that are kept into another folder, and `duplicates.jsonl`; their digest."""
     with StoreWriter(folder) as writer:
-        write_without(store, find_duplicates(store, chosen, progress), writer.add, folder / REMOVED)
+        write_lines(folder / REMOVED, _parted(store, find_duplicates(store, chosen, progress), writer))
     return writer.digest
+
+
+def _parted(store: PassageStore, found: Iterable[Match], writer: StoreWriter) -> Iterator[Removed]:
+    """What is left out; passages between are written as it is asked for."""
+    done = 0
+    for match in found:
+        for passage in store.read(done, match.row):
+            writer.add(passage)
+        gone, done = store[match.row], match.row + 1
+        yield Removed(gone.id, store[match.kept].id, round(match.similarity, 4), gone.title)
+    for passage in store.read(done):
+        writer.add(passage)
 
 
 def dedupe_corpus(

@@ -38,7 +38,7 @@ SEARCHES: dict[str, dict[str, int]] = {
     **{f"hnsw ef_search={width}": {"ef_search": width} for width in (32, 64, 128)},
     **{
         f"ivfpq nprobe={probes} candidates={count}": {"nprobe": probes, "candidates": count}
-        for probes, count in ((32, 100), (64, 100), (64, 200), (128, 200))
+        for probes, count in ((32, 100), (64, 200), (128, 200), (256, 200))
     },
 }
 

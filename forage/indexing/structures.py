@@ -40,7 +40,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
     """bytes of a compressed vector; 0: one for every 8 dimensions"""
     train_passages: int = 0
     """passages that lists and codes are learned from; 0: 65,536, or 64 for each list"""
-    nprobe: int = 64
+    nprobe: int = 128
     """lists that a search reads"""
     candidates: int = 200
     """passages found by their codes that are compared exactly"""
@@ -103,7 +103,9 @@ def build_structure(chosen: Structure, vectors: Half, folder: Path, report: Repo
 
 
 def open_structure(chosen: Structure, storage: Any, folder: Path) -> Any:
-    """FAISS' index of a graph or of lists, mapped. The storage, a `view` of the vectors, must live as long.
+    """FAISS' index of a graph, or of lists whose candidates are compared exactly, mapped.
+
+    The storage, a `view` of the vectors, must live as long.
 
     Raises:
         IndexFolderError: its file is missing, broken, or of other vectors.
@@ -119,8 +121,9 @@ def open_structure(chosen: Structure, storage: Any, folder: Path) -> Any:
             f"{path} is of {found.ntotal} vectors of {found.d} dimensions, not {storage.ntotal} of {storage.d}: "
             "build the index again"
         )
-    if chosen.kind == "hnsw":
-        found.storage, found.own_fields = storage, False
+    if chosen.kind == "ivfpq":
+        return library.IndexRefine(found, storage)
+    found.storage, found.own_fields = storage, False
     return found
 
 

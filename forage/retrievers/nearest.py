@@ -18,8 +18,8 @@ Rows = NDArray[np.int64]
 Query = NDArray[np.float32]
 Ranking = tuple[Rows, NDArray[np.float32]]
 _MORE = 16  # candidates beyond k that are asked for, because of ties and rounding
-_BATCH = 4  # queries from which on one pass of matrix products is cheaper than a search for each
-_BLOCK = 1024  # vectors that are multiplied at once; a float32 copy of them stays in the cache
+_BATCH = 8  # queries from which on one pass of matrix products is cheaper than a search for each
+_BLOCK = 2048  # vectors that are multiplied at once; a float32 copy of them stays in the cache
 
 
 class Nearest:
@@ -63,18 +63,18 @@ class Nearest:
         return self._settle(query, rows if len(rows) >= k else self._near(query, k), k)
 
     def _width(self, k: int) -> int:
-        more = k + _MORE if self._structure.kind == "hnsw" else max(k + _MORE, self._structure.candidates)
-        return min(more, len(self._vectors))
+        return min(k + _MORE, len(self._vectors))
 
     def _parameters(self, k: int) -> Any:
-        chosen, library = self._structure, faiss()
+        chosen, library, width = self._structure, faiss(), self._width(k)
         if chosen.kind == "hnsw":
-            return library.SearchParametersHNSW(efSearch=max(chosen.ef_search, self._width(k)))
-        return library.SearchParametersIVF(nprobe=min(chosen.nprobe, chosen.nlist))
+            return library.SearchParametersHNSW(efSearch=max(chosen.ef_search, width))
+        read = library.SearchParametersIVF(nprobe=min(chosen.nprobe, chosen.nlist))
+        return library.IndexRefineSearchParameters(k_factor=max(1.0, chosen.candidates / width), base_index_params=read)
 
     def _near(self, query: Query, k: int) -> Rows:
         """All rows that may be among the k best, by one pass over all vectors."""
-        slack, width = self._slack(query), min(k + _MORE, len(self._vectors))
+        slack, width = self._slack(query), self._width(k)
         while True:
             scores, rows = (each[0] for each in self._every.search(query[None], width))
             if width == len(self._vectors) or scores[-1] < scores[k - 1] - slack:
@@ -105,17 +105,6 @@ class Nearest:
 
     def _settle(self, query: Query, rows: Rows, k: int) -> Ranking:
         """The k best of these rows, compared exactly."""
-        if len(rows) > k + 2 * _MORE:
-            rows = self._closest(query, rows, k)
         exact = (self._vectors[rows].astype(np.float64) * query.astype(np.float64)).sum(1).astype(np.float32)
         order = np.lexsort((rows, -exact))[:k]
         return rows[order], exact[order]
-
-    def _closest(self, query: Query, rows: Rows, k: int) -> Rows:
-        """Those of the rows that may be among their k best."""
-        import torch
-
-        scores = (self._halves[torch.from_numpy(rows)].float() @ torch.from_numpy(query)).numpy()
-        kth = np.partition(scores, len(rows) - k)[len(rows) - k]
-        near: Rows = rows[scores >= kth - self._slack(query)]
-        return near

@@ -8,7 +8,7 @@ from forage.indexing.structures import Structure, build_structure
 from forage.indexing.vectors import longest
 from forage.retrievers.nearest import Nearest
 
-SIZES = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 7), st.integers(1, 70))
+SIZES = st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 12), st.integers(1, 70))
 
 
 def brute(vectors, queries, k):
@@ -31,7 +31,7 @@ def test_comparing_with_all_is_exact_and_ties_go_to_the_earlier(sizes, seed):
     assert found(vectors, asked, k) == brute(vectors, asked, k)
 
 
-@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 10_000))
+@given(st.integers(5, 12), st.integers(1, 40), st.integers(0, 10_000))
 def test_alone_or_with_others_a_query_finds_the_same(queries, k, seed):
     dice = np.random.default_rng(seed)
     vectors = dice.standard_normal((3000, 8)).astype(np.float16)

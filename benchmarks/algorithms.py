@@ -23,7 +23,7 @@ import torch
 from common import Cost, compare, describe_step, interleave, machine, median, options, recorded_step, show, timed
 from torch import Tensor
 
-from forage import build
+from forage import algorithm, build
 from forage.batch import collate
 from forage.configure import load
 from forage.models.causal_lm import load_policy
@@ -74,7 +74,7 @@ def side(arguments: Any, name: str, batch: Batch) -> Callable[[], Cost]:
     """One step's scoring, advantages and update."""
     config = load("demo", [*STILL, *SIDES[name]])
     learner = build.learner(config, load_policy(arguments.model, dtype=arguments.dtype), updates=1)
-    estimator = build.advantage(config)
+    estimator = algorithm.advantage(config)
     asyncio.run(learner.score(batch))  # tells whether engine and learner agree, once a run
     age = int(name.endswith("_older"))
 

@@ -28,13 +28,14 @@ import torch
 from common import HERE, Cost, compare, describe_step, interleave, machine, median, options, recorded_step, show, timed
 from replay import Part, Replay, parts, rows
 
-from forage import build
+from forage import algorithm, build
 from forage.batch import collate
 from forage.config import Config
 from forage.configure import load
 from forage.datasets.fictional import Fictional
 from forage.models.causal_lm import as_policy, load_policy
 from forage.models.tiny import trained_tokenizer
+from forage.registry import part
 from forage.rollout import Limits, Rollout
 from forage.sources.fresh import FreshSource
 from forage.sources.player import Player
@@ -64,7 +65,7 @@ class Step:
         groups = await self.take(self.number)
         played = process_time()
         batch = collate(groups, drop_equal=self.drop_equal)
-        advantage = build.advantage(self.config)
+        advantage = algorithm.advantage(self.config)
         await self.learner.update(advantage(await self.learner.score(batch), reduce=lambda total: total))
         await SharedWeights(self.learner, self.engine).push(version=self.number)
         self.parts.append({"rollout_cpu_s": played - began, "update_cpu_s": process_time() - played})
@@ -164,7 +165,7 @@ def fixed_work(arguments: Any, folder: Path) -> tuple[dict[str, Step], dict[str,
         "demo",
         [f"engine.dtype={arguments.dtype}", f"model.dtype={arguments.dtype}", "engine.slots=192", "learner.lr=1e-6"],
     )
-    engine = build.part(config, "engine", policy.model, tokenizer, PROMPT_TOKENS[1] + NEW_TOKENS, True)
+    engine = part(config, "engine", policy.model, tokenizer, PROMPT_TOKENS[1] + NEW_TOKENS, True)
     rollout = Rollout(engine, PlainRenderer(prompts), None, 1, Limits(0, NEW_TOKENS, 0, 1024))  # type: ignore[arg-type]
     questions = [Question(str(i), text, ("",)) for i, text in enumerate(prompts)]
     source = FreshSource(

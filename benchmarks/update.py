@@ -18,12 +18,13 @@ import torch
 from common import Cost, compare, describe_step, interleave, machine, median, options, recorded_step, show, timed
 from torch import Tensor
 
-from forage import build
+from forage import algorithm, build
 from forage.aggregation import token_mean
 from forage.batch import collate, select
 from forage.configure import load
 from forage.learners.optimizer import build_optimizers
 from forage.models.causal_lm import load_policy
+from forage.registry import part
 from forage.types import Batch, Group
 
 SAME = 1e-5
@@ -89,7 +90,7 @@ def advantaged(config: Any, learner: Any, groups: Sequence[Group], *, drop_equal
     """The batch with advantages, and with old logprobs of the weights as they are, so that the ratio begins at 1."""
     batch = collate(groups, drop_equal=drop_equal)
     batch.old_logprobs_BT = asyncio.run(learner.logprobs(batch))
-    scored: Batch = build.advantage(config)(batch, reduce=lambda total: total)
+    scored: Batch = algorithm.advantage(config)(batch, reduce=lambda total: total)
     return scored
 
 
@@ -107,7 +108,7 @@ def measure(arguments: Any) -> dict[str, Any]:
     }
     shared, plain = learners[True], learners[False]
     model = load_policy(arguments.model).model.to(getattr(torch, arguments.dtype))
-    peer = Padded(model, build.part(config, "algorithm.loss"), config.learner.options["micro_tokens"])
+    peer = Padded(model, part(config, "algorithm.loss"), config.learner.options["micro_tokens"])
     whole = advantaged(config, shared, groups, drop_equal=False)
     signal = advantaged(config, shared, groups, drop_equal=True)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forage.algorithm import policy_loss
 from forage.config import Config
 from forage.errors import ConfigError, DataError
 from forage.interfaces import AdvantageEstimator, Dataset, Engine, Renderer, Retriever, Reward, Source, Tracker
-from forage.registry import find
+from forage.registry import find, part
 from forage.retrievers.gather import Gather
 from forage.rewards.adapt import as_reward
 from forage.rollout import Limits, Rollout
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from forage.models.causal_lm import Policy
 
 log = logging.getLogger(__name__)
-COLUMNS = frozenset({"advantages_BT", "baselines_B", "gains_BT", "old_logprobs_BT", "ref_logprobs_BT", "tree_B"})
-"""Optional batch columns that a run without a critic can fill in."""
-
-
-def part(config: Config, name: str, *given: Any) -> Any:
-    """The part called `name`, built from what it is given and its options."""
-    chosen = config.part(name)
-    found = find(name, chosen.kind)
-    return found(*given, **chosen.options) if inspect.isclass(found) else found
 
 
 def dataset(config: Config, split: Split) -> Dataset:
@@ -156,52 +147,13 @@ def reward(config: Config) -> Reward:
     return as_reward(part(config, "reward"), name=config.reward.kind)
 
 
-def advantage(config: Config) -> AdvantageEstimator:
-    """The advantage estimator, its needs checked.
-
-    Raises:
-        ConfigError: it reads columns or values that this run does not have, or compares more samples than are played.
-    """
-    built: AdvantageEstimator = part(config, "algorithm.advantage")
-    _check_needs(config, "algorithm.advantage", built.needs)
-    smallest, samples = getattr(built, "min_samples", 1), config.rollout.samples
-    if samples < smallest:
-        raise ConfigError(
-            f"rollout.samples = {samples}, but algorithm.advantage = {config.algorithm.advantage.kind!r} compares "
-            f"samples of a question and needs {smallest}; raise it, or set algorithm.advantage=reinforce_pp"
-        )
-    if getattr(built, "chooses", False) and config.learner.options.get("kl_in") == "reward":
-        raise ConfigError(
-            f"algorithm.advantage = {config.algorithm.advantage.kind!r} chooses episodes by their rewards, and "
-            "learner.kl_in = 'reward' would change which are right: set learner.kl_in=loss"
-        )
-    if getattr(built, "judges_shown", False) and config.critic.kind == "shared":
-        raise ConfigError(
-            f"algorithm.advantage = {config.algorithm.advantage.kind!r} reads values of retrieved tokens, where a "
-            "shared critic has none: set critic=own"
-        )
-    return built
-
-
-def drops_equal(config: Config, estimator: AdvantageEstimator) -> bool:
-    """Whether groups of equal rewards are left out of the computation: where that is not forbidden and changes nothing.
-
-    With a KL or an entropy term their tokens teach all the same, and a loss may read them.
-    """
-    if config.algorithm.equal_groups == "keep" or not estimator.group_relative:
-        return False
-    beside = config.learner.options.get("kl_coef") or config.learner.options.get("entropy_coef")
-    return not (beside or getattr(find("algorithm.loss", config.algorithm.loss.kind), "reads_equal_groups", False))
-
-
 def learner(config: Config, model: Policy, *, loss: Any = None, updates: int) -> Any:
     """What updates the weights, in `updates` updates; a `loss` takes the place of algorithm.loss, and has no critic."""
     if loss is not None:
         if config.learner.options.get("correction", "none") != "none":
             raise ConfigError("learner.correction weighs sampled tokens; supervised learning has none: leave it out")
         return part(config, "learner", model, loss, config.rollout.temperature, updates, None)
-    loss = part(config, "algorithm.loss")
-    _check_loss(config, loss)
+    loss = policy_loss(config)
     return part(config, "learner", model, loss, config.rollout.temperature, updates, critic(config, model))
 
 
@@ -217,46 +169,6 @@ def critic(config: Config, model: Policy) -> Any:
     if chosen.kind != "none" and "values_BT" not in find("algorithm.advantage", estimator).needs:
         log.warning("critic.kind = %r learns nothing: algorithm.advantage = %r reads no values", chosen.kind, estimator)
     return built
-
-
-def check_algorithm(config: Config) -> None:
-    """Build estimator and loss, to see that they go together with the rest before a model is loaded.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    advantage(config)
-    _check_loss(config, part(config, "algorithm.loss"))
-
-
-def _check_needs(config: Config, name: str, needs: frozenset[str]) -> None:
-    kind = config.part(name).kind
-    if "values_BT" in needs and config.critic.kind == "none":
-        raise ConfigError(f"{name} = {kind!r} reads a critic's values, and there is none: set critic=own (or shared)")
-    if "ref_logprobs_BT" in needs and not config.learner.options.get("kl_coef"):
-        raise ConfigError(f"{name} = {kind!r} needs a reference model, which is held only with learner.kl_coef above 0")
-    if "tree_B" in needs and not config.rollout.trees:
-        raise ConfigError(f"{name} = {kind!r} compares the episodes of a tree, and none is grown: set rollout.trees=2")
-    if missing := needs - COLUMNS - {"values_BT"}:
-        raise ConfigError(f"{name} = {kind!r} needs {', '.join(sorted(missing))}, which nothing in this run computes")
-
-
-def _check_loss(config: Config, loss: Any) -> None:
-    """Refuse a loss that lacks what it reads, or does nothing."""
-    kind, estimator = config.algorithm.loss.kind, config.algorithm.advantage.kind
-    _check_needs(config, "algorithm.loss", loss.needs)
-    given = part(config, "algorithm.advantage").needs
-    if missing := loss.needs & {"baselines_B", "gains_BT"} - given:
-        raise ConfigError(
-            f"algorithm.loss = {kind!r} needs {', '.join(sorted(missing))}, which are filled in for an advantage "
-            f"estimator that reads them, and algorithm.advantage = {estimator!r} does not"
-        )
-    size, questions = config.learner.options.get("minibatch_questions", 1), config.rollout.questions
-    if getattr(loss, "needs_several_steps", False) and not (0 < size < questions or config.rollout.staleness):
-        raise ConfigError(
-            f"algorithm.loss = {kind!r} acts on what moved within a batch, but each batch is one optimizer step: set "
-            f"learner.minibatch_questions below rollout.questions = {questions}"
-        )
 
 
 @dataclass(frozen=True, slots=True)

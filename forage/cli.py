@@ -345,9 +345,9 @@ def _configured(recipe: str, words: list[str], dry_run: bool, *, reinforced: boo
 
     config = load(recipe, words, complete=not dry_run)
     if dry_run and reinforced:
-        from forage.build import check_algorithm
+        from forage.algorithm import check
 
-        check_algorithm(config)
+        check(config)
     for note in config.notes:
         say(f"note: {note}")
     if not dry_run:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forage.errors import ConfigError
+
+if TYPE_CHECKING:
+    from forage.config import Config
 
 PARTS: dict[str, dict[str, str]] = {
     "data": {
@@ -132,3 +136,10 @@ def find(part: str, kind: str) -> Any:
         raise ConfigError(f"{part}.kind = {kind!r}: there is no module {module!r} on the Python path") from error
     except AttributeError as error:
         raise ConfigError(f"{part}.kind = {kind!r}: module {module!r} has no {name!r}") from error
+
+
+def part(config: Config, name: str, *given: Any) -> Any:
+    """The part called `name`, built from what it is given and its options."""
+    chosen = config.part(name)
+    found = find(name, chosen.kind)
+    return found(*given, **chosen.options) if inspect.isclass(found) else found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forage import build, checkpoint
+from forage import algorithm, build, checkpoint
 from forage.config import Config
 from forage.configure import changed
 from forage.gain import Gain
@@ -45,7 +45,7 @@ class Run:
     @property
     def drops_equal(self) -> bool:
         """Whether groups with equal rewards are left out: only where they would teach nothing."""
-        return build.drops_equal(self.config, self.advantage)
+        return algorithm.drops_equal(self.config, self.advantage)
 
     @property
     def chooses(self) -> bool:
@@ -66,7 +66,7 @@ def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool
         ConfigError: parts do not go together, in the run or in what it would go on with after a collapse.
     """
     for planned in (config, *([changed(config, config.diagnosis.retry)] if config.diagnosis.retry else [])):
-        build.check_algorithm(planned)
+        algorithm.check(planned)
     build.use_threads(config)
     build.check_model(config)
     reward = build.reward(config)
@@ -79,7 +79,7 @@ def open_run(config: Config, folder: Path, interrupt: Interrupt, *, resume: bool
     writer = build.renderer(config, model.tokenizer)
     decoder = build.engine(config, model, lockstep=here.retriever.in_process)
     learner = build.learner(config, model, updates=config.train.steps)
-    advantage = build.advantage(config)
+    advantage = algorithm.advantage(config)
     source = build.source(config, here, decoder, writer, reward, advantage)
     if at:
         learner.load(at)

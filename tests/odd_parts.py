@@ -39,6 +39,13 @@ class NeedsReference:
     needs = frozenset({"ref_logprobs_BT"})
 
 
+class NeedsOldLogprobs:
+    """Reads what the learner gave a token before the update, which an update fills in for its loss."""
+
+    needs = frozenset({"old_logprobs_BT"})
+    group_relative = True
+
+
 class NeedsBaselines:
     """A loss that reads what greedy episodes earned."""
 

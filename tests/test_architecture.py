@@ -20,7 +20,7 @@ LAYERS = (
     {"retrievers", "models", "testing"},
     {"engines", "learners", "weights", "server", "encoders"},
     {"rollout", "sources", "checkpoint", "metrics", "resume", "runfolder", "demonstrations", "health", "gain"},
-    {"build"},
+    {"algorithm", "build"},
     {"evaluation", "run"},
     {
         "training",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_policies import groups_of
 
-from forage import build
+from forage import algorithm
 from forage.batch import collate, minibatches, select
 from forage.configure import load
 from forage.errors import ConfigError
@@ -202,11 +202,11 @@ def test_a_penalty_is_taken_off_the_rewards(name):
 
 def test_too_few_samples_are_refused():
     with pytest.raises(ConfigError, match=r"rollout\.samples = 1, but algorithm\.advantage = 'grpo'.*needs 2"):
-        build.advantage(load("smoke", ["rollout.samples=1"]))
-    assert build.advantage(load("smoke", ["rollout.samples=1", "algorithm.advantage=reinforce_pp"]))
+        algorithm.advantage(load("smoke", ["rollout.samples=1"]))
+    assert algorithm.advantage(load("smoke", ["rollout.samples=1", "algorithm.advantage=reinforce_pp"]))
 
 
 def test_a_critic_is_asked_for_where_there_is_none():
     with pytest.raises(ConfigError, match=r"algorithm\.advantage = 'gae'"):
-        build.advantage(load("smoke", ["algorithm.advantage=gae"]))
-    assert build.advantage(load("smoke", ["algorithm.advantage=gae", "critic=own"]))
+        algorithm.advantage(load("smoke", ["algorithm.advantage=gae"]))
+    assert algorithm.advantage(load("smoke", ["algorithm.advantage=gae", "critic=own"]))

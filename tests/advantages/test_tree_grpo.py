@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_policies import groups_of
 
-from forage import build
+from forage import algorithm
 from forage.advantages.grpo import GRPO
 from forage.advantages.tree_grpo import TreeGRPO
 from forage.batch import collate, select
@@ -83,5 +83,5 @@ def test_rows_without_a_tree_have_no_column():
 
 def test_it_is_refused_where_no_tree_is_grown():
     with pytest.raises(ConfigError, match=r"'tree_grpo' compares the episodes of a tree.*rollout\.trees"):
-        build.advantage(load("smoke", ["algorithm.advantage=tree_grpo"]))
-    assert build.advantage(load("smoke", ["algorithm.advantage=tree_grpo", "rollout.trees=2"]))
+        algorithm.advantage(load("smoke", ["algorithm.advantage=tree_grpo"]))
+    assert algorithm.advantage(load("smoke", ["algorithm.advantage=tree_grpo", "rollout.trees=2"]))

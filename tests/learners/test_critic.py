@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_policies import groups_of, tiny_policy
 
-from forage import build
+from forage import algorithm, build
 from forage.advantages.gae_all_tokens import GAEAllTokens
 from forage.batch import collate, minibatches, select
 from forage.configure import load
@@ -379,8 +379,8 @@ class Reads:
 def test_an_estimator_that_reads_values_needs_a_critic(caplog):
     reads = "algorithm.advantage=test_critic:Reads"
     with pytest.raises(ConfigError, match="set critic=own"):
-        build.advantage(load("smoke", [reads]))
-    assert build.advantage(load("smoke", [reads, "critic=shared"])).needs
+        algorithm.advantage(load("smoke", [reads]))
+    assert algorithm.advantage(load("smoke", [reads, "critic=shared"])).needs
     model = build.policy(load("smoke", ["run.device=cpu"]))
     with caplog.at_level(logging.WARNING):
         build.critic(load("smoke", ["critic=own"]), model)

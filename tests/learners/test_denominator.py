@@ -7,9 +7,12 @@ import pytest
 import torch
 from tiny_policies import groups_of, tiny_policy
 
+from forage import algorithm
 from forage.advantages.grpo import GRPO
 from forage.advantages.rejection import Rejection
 from forage.batch import chosen, collate, minibatches
+from forage.configure import load
+from forage.errors import ConfigError
 from forage.learners.local import LocalLearner
 from forage.losses.clip import ClipLoss
 from forage.losses.nll import NegativeLogLikelihood
@@ -175,6 +178,13 @@ def test_once_something_was_learned_older_tokens_differ_for_another_reason():
     assert learner.old.recompute is None
     asyncio.run(learner.score(as_sampled(learner, batch, 0.3)))
     assert learner.old.recompute
+
+
+def test_a_loss_may_read_the_denominator_and_an_advantage_may_not():
+    loaded = load("smoke", ["algorithm.loss=odd_parts:NeedsOldLogprobs"])
+    assert algorithm.policy_loss(loaded).needs == {"old_logprobs_BT"}
+    with pytest.raises(ConfigError, match="old_logprobs_BT, which nothing in this run computes"):
+        algorithm.advantage(load("smoke", ["algorithm.advantage=odd_parts:NeedsOldLogprobs"]))
 
 
 def test_what_is_learned_without_advantages_is_compared_to_nothing():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_policies import groups_of, tiny_policy
 
-from forage import build
+from forage import algorithm, build
 from forage.advantages.grpo import GRPO
 from forage.batch import collate, row_rewards
 from forage.configure import load
@@ -216,7 +216,7 @@ def test_the_coefficient_follows_its_target_and_is_saved(tmp_path):
 )
 def test_groups_of_equal_rewards_are_left_out_where_they_teach_nothing(drops, words):
     config = load("smoke", words)
-    assert build.drops_equal(config, build.advantage(config)) is drops
+    assert algorithm.drops_equal(config, algorithm.advantage(config)) is drops
 
 
 def test_the_kl_of_shown_tokens_is_that_of_the_policy_too():
@@ -229,7 +229,7 @@ def test_the_kl_of_shown_tokens_is_that_of_the_policy_too():
 def test_episodes_are_not_chosen_by_rewards_that_a_kl_has_changed():
     config = load("smoke", ["algorithm.advantage=rejection", "learner.kl_coef=0.1", "learner.kl_in=reward"])
     with pytest.raises(ConfigError, match=r"learner\.kl_in=loss"):
-        build.advantage(config)
+        algorithm.advantage(config)
 
 
 def test_supervised_learning_has_nothing_to_correct():

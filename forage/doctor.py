@@ -21,6 +21,7 @@ EXTRAS = {
     "server": "uvicorn",
     "http": "aiohttp",
     "web": "trafilatura",
+    "dense": "faiss",
     "fast": "numba",
 }
 """Extra -> the module that it brings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,10 +16,9 @@ from torch import Tensor
 from forage.encoders.families import Pooling
 from forage.encoders.folder import SentenceModel, model_folder, recipe, sentence_model, weights_digest
 from forage.errors import CheckpointError, ConfigError
-from forage.models.causal_lm import DTYPES, first_line, load_tokenizer, no_progress_bars
+from forage.models.causal_lm import DTYPES, first_line, no_progress_bars
+from forage.models.texts import batches, encodable, positions, text_tokenizer
 
-_UNLIMITED = 100_000  # tokenizers that know no limit name a huge one
-_FROM_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")  # number positions from the padding token's id on
 _LONGEST = 512  # tokens, unless more are asked for
 _STEP = 16  # lengths are multiples of it: few shapes of products, each of which is prepared once
 _BUDGET = {"cpu": 2048, "cuda": 32_768}  # tokens of a forward pass; on a CPU larger ones leave the cache
@@ -75,7 +74,7 @@ class TransformerEncoder:
         self._model = _model(source, _DTYPES[dtype]).to(self._device).eval()
         self._batch_tokens = batch_tokens or _BUDGET[self._device.type]
         self._lock = threading.Lock()  # a tokenizer is told anew how to cut with each call
-        self._most = _longest(self._model.config, self._tokenizer)
+        self._most = min(positions(self._model.config), int(self._tokenizer.model_max_length))
         self.dimensions = int(self._model.config.hidden_size)
         self.settings: Mapping[str, Any] = {
             "family": said.family,
@@ -106,7 +105,7 @@ class TransformerEncoder:
     def _encode(self, texts: Sequence[str], prefix: str) -> NDArray[np.float32]:
         vectors = torch.empty(len(texts), self.dimensions)
         with self._lock, torch.inference_mode():
-            tokens = self._tokens([prefix + _encodable(text) for text in texts])
+            tokens = self._tokens([prefix + encodable(text) for text in texts])
             for rows in batches([self._padded(len(each)) for each in tokens], self._batch_tokens):
                 vectors[rows] = self._forward([tokens[row] for row in rows])
         found: NDArray[np.float32] = vectors.numpy()
@@ -157,19 +156,6 @@ def pooled(hidden_BTD: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
     return (hidden_BTD.float() * mask_BT[..., None]).sum(1) / lengths_B[:, None]
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Rows in batches of similar lengths, longest first, with `budget` tokens at most, padding included.
-
-    A row that is longer than that is alone.
-    """
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    start = 0
-    while start < len(order):
-        size = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
 def _device(wanted: Device) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("encoder.device = 'cuda', but PyTorch sees no GPU here; set it to cpu or auto")
@@ -184,11 +170,7 @@ def _dtype(device: torch.device) -> Dtype:
 
 
 def _tokenizer(source: Path) -> Any:
-    tokenizer = load_tokenizer(str(source))
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # what transformers makes up without files
-        raise CheckpointError(
-            f"{source} holds no tokenizer; copy its files (tokenizer.json and others) beside the model"
-        )
+    tokenizer = text_tokenizer(str(source))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
@@ -212,18 +194,6 @@ def _model(source: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _longest(config: Any, tokenizer: Any) -> int:
-    """How many tokens model and tokenizer take."""
-    positions = int(getattr(config, "max_position_embeddings", None) or _UNLIMITED)
-    positions -= config.pad_token_id + 1 if config.model_type in _FROM_PAD else 0
-    return min(positions, int(tokenizer.model_max_length))
-
-
 def _kept(path: str) -> str:
     """The path as it can be found again from anywhere."""
     return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
-
-
-def _encodable(text: str) -> str:
-    """The text without halves of surrogate pairs, which no tokenizer takes."""
-    return text.encode(errors="replace").decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,11 +12,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from forage.errors import CheckpointError, ConfigError, RetrieverError
-from forage.models.causal_lm import DTYPES, first_line, load_tokenizer, no_progress_bars, resolve
+from forage.models.causal_lm import DTYPES, first_line, no_progress_bars, resolve
+from forage.models.texts import batches, encodable, positions, text_tokenizer
 from forage.types import Passage
-
-_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
-"""Families that number positions from their padding token's id on, so that they have fewer than they say."""
 
 
 class CrossEncoder:
@@ -55,7 +53,7 @@ class CrossEncoder:
         self._model = _load(source, DTYPES[dtype]).to(self._device).eval()
         self._model.config.pad_token_id = self._tokenizer.pad_token_id
         self._batch_tokens, self._title = batch_tokens, title
-        self._max_tokens = min(max_tokens, self._tokenizer.model_max_length, _positions(self._model.config))
+        self._max_tokens = min(max_tokens, self._tokenizer.model_max_length, positions(self._model.config))
         self._lock = threading.Lock()  # a tokenizer is told anew how to cut with each call
 
     def score(self, pairs: Sequence[tuple[str, Passage]]) -> list[float]:
@@ -77,9 +75,9 @@ class CrossEncoder:
 
     def _encode(self, pairs: Sequence[tuple[str, Passage]]) -> dict[str, list[list[int]]]:
         """What the model reads, a list of numbers a pair and field."""
-        queries = [_encodable(query) for query, _ in pairs]
+        queries = [encodable(query) for query, _ in pairs]
         self._check_room(queries)
-        texts = [_encodable(f"{p.title} {p.text}" if self._title else p.text) for _, p in pairs]
+        texts = [encodable(f"{p.title} {p.text}" if self._title else p.text) for _, p in pairs]
         encoded = self._tokenizer(queries, texts, truncation="only_second", max_length=self._max_tokens)
         return {name: encoded[name] for name in encoded}
 
@@ -105,19 +103,6 @@ class CrossEncoder:
         return logits.float().cpu()
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Rows in batches of similar lengths, longest first, with `budget` tokens at most, padding included.
-
-    A row that is longer than that is alone.
-    """
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    start = 0
-    while start < len(order):
-        size = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
 def _device(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("reranker.device = 'cuda', but PyTorch sees no GPU here; set it to cpu or auto")
@@ -125,11 +110,7 @@ def _device(wanted: str) -> str:
 
 
 def _tokenizer(source: str) -> Any:
-    tokenizer = load_tokenizer(source)
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # what transformers makes up without files
-        raise CheckpointError(
-            f"{source} holds no tokenizer; copy its files (tokenizer.json and others) beside the model"
-        )
+    tokenizer = text_tokenizer(source)
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"{source}: its tokenizer has no padding token, which a cross-encoder's has")
     return tokenizer
@@ -154,14 +135,3 @@ def _load(source: str, dtype: torch.dtype) -> Any:
     if model.config.num_labels > 2:
         raise ConfigError(f"{source} has {model.config.num_labels} outputs; a reranker has one, or two (no, yes)")
     return model
-
-
-def _positions(config: Any) -> int:
-    """How many tokens the model has positions for."""
-    positions = getattr(config, "max_position_embeddings", None) or 1 << 30
-    return int(positions) - (config.pad_token_id + 1 if config.model_type in _FROM_PAD else 0)
-
-
-def _encodable(text: str) -> str:
-    """The text without halves of surrogate pairs, which no tokenizer takes."""
-    return text.encode(errors="replace").decode()

@@ -4,7 +4,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from forage.errors import CheckpointError, ConfigError, RetrieverError
-from forage.models.cross_encoder import CrossEncoder, batches
+from forage.models.cross_encoder import CrossEncoder
+from forage.models.texts import batches
 from forage.types import Passage
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "tower", "river", "the", "of"]

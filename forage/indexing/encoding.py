@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from forage.errors import DataError, IndexFolderError
+from forage.errors import CheckpointError, DataError, IndexFolderError
 from forage.interfaces import Encoder
 from forage.options import arguments, signature
 from forage.registry import find
@@ -101,12 +101,17 @@ def open_encoder(kept: Encoding, folder: Path, changed: Mapping[str, Any]) -> Na
         changed: options that are given anew, such as where the model lies now.
 
     Raises:
-        IndexFolderError: it is another one.
+        IndexFolderError: it is another one, or its model is gone.
         ConfigError: an option is unknown.
     """
     known = signature("encoder", kept.kind)
     settings = {name: value for name, value in kept.settings.items() if name in known}
-    encoder = NamedEncoder(kept.kind, {**kept.options, **settings, **changed})
+    try:
+        encoder = NamedEncoder(kept.kind, {**kept.options, **settings, **changed})
+    except CheckpointError as error:
+        raise IndexFolderError(
+            f"the encoder of {folder} can't be opened: {error}. Where the model has moved, say so with encoder_path="
+        ) from error
     if encoder.dimensions != kept.dimensions:
         raise IndexFolderError(
             f"{folder} holds vectors of {kept.dimensions} dimensions, and the encoder {encoder.name} gives "

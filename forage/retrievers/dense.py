@@ -38,8 +38,7 @@ class DenseIndex:
         candidates: passages found by their codes that are compared exactly; without it, what index.json says.
 
     Raises:
-        IndexFolderError: vectors or structure are missing or broken, or the encoder is another one.
-        CheckpointError: there is no model where it lay.
+        IndexFolderError: vectors or structure are missing or broken, or the encoder is another one or gone.
         MissingExtra: faiss-cpu is not installed.
     """
 

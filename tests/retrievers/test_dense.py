@@ -230,7 +230,7 @@ def test_another_encoder_is_refused(place, tmp_path):
     sentence_files(tmp_path / "small")
     with pytest.raises(IndexFolderError, match=r"vectors of 16 dimensions, and the encoder .* gives 8"):
         open_index(place / "index", encoder_path=str(tmp_path / "small"))
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(IndexFolderError, match=r"nowhere does not exist.*say so with encoder_path="):
         open_index(place / "index", encoder_path=str(tmp_path / "nowhere"))
     shutil.copytree(place / "model", tmp_path / "moved")
     moved = open_index(place / "index", encoder_path=str(tmp_path / "moved"), encoder_dtype="float32")

@@ -237,7 +237,7 @@ class OwnCritic(_Critic):
 
 
 class SharedCritic(_Critic):
-    """A value head on the policy's trunk: it costs a forward pass more, but its loss pulls at the policy's weights.
+    """A value head on the policy's trunk: it costs a forward pass more, and its loss pulls at the policy's weights.
 
     Args:
         coef: weight of the value loss beside the policy's.

@@ -1,12 +1,13 @@
 """Kernels compiled by numba for one new token a row: each row is read as far as its own context goes, and no further.
 
 Everything that happens to a row's heads happens while they lie in the nearest cache: norm, rotary turn, storing of
-its keys and values, scores, softmax, weighted values. Loops are such that the compiler makes vectors of the innermost
-one; queries that share keys go in pairs, an odd one with an idle partner. Rows don't depend on one another, so the
-bits don't depend on the number of threads.
+its keys and values, scores, softmax, weighted values. Decoding waits for memory most of all. So what a row has in
+common with others is read where one of them holds it (`forage.engines.prefixes`), the same bits from a nearer cache;
+and what the next row needs is on its way meanwhile. Queries that share keys go in pairs, an odd one with an idle
+partner. Rows don't depend on one another, and a row's sums are taken in the same order wherever it is cut: so the bits
+depend neither on the number of threads nor on what is shared.
 
-Axes: R rows, H key/value heads, D head width, C positions of a slot; a group is the query heads of one key/value head,
-and `even` their number, rounded up to an even one.
+Axes: R rows, H key/value heads, D head width, C positions of a slot; a group is the query heads of one key/value head.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from forage.engines.compiled_sampler import draw
 from forage.engines.kernels import TorchKernels
+from forage.engines.lanes import LANES, add_weighted, score, top
 from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, fetch, inlined
 
 if TYPE_CHECKING:
@@ -31,62 +34,22 @@ if TYPE_CHECKING:
     from forage.engines.weights import Layer, Shape
 
 NONE = np.empty(0, FLOAT)
+TOUCHED = 32
+"""Floats asked for of each block of keys or values before they are needed: the processor sees the rest coming."""
 
 
 @inlined
-def _weights(q: np.ndarray, keys: np.ndarray, weights: np.ndarray, n: int, values: np.ndarray) -> None:
-    """e^(score - largest score) of queries [even, D] and the first `n` keys [C, D], into `weights` [even, C + VECTORS].
-
-    What stands behind them is any number: it fills the last vector. `values` [C, D] are on their way meanwhile.
-    """
-    D = q.shape[1]
-    for g in range(0, len(q), 2):
-        w, u = weights[g], weights[g + 1]
-        w_largest, u_largest = FLOAT(-np.inf), FLOAT(-np.inf)
-        for j in range(n):
-            fetch(values, j * D, (j + 1) * D)
-            key, w_score, u_score = keys[j], FLOAT(0), FLOAT(0)
-            for d in range(D):
-                w_score += q[g, d] * key[d]
-                u_score += q[g + 1, d] * key[d]
-            w[j], u[j] = w_score, u_score
-            w_largest, u_largest = max(w_largest, w_score), max(u_largest, u_score)
-        for j in range((n + VECTORS - 1) // VECTORS * VECTORS):
-            w[j] = exp(w[j] - w_largest)
-            u[j] = exp(u[j] - u_largest)
-
-
-@inlined
-def _means(weights: np.ndarray, values: np.ndarray, means: np.ndarray, n: int, following: np.ndarray) -> None:
-    """Means of the first `n` values [C, D] by `weights` [even, C], into `means` [even, D]; four values at a time.
-
-    The keys that are `following` [C, D] are on their way meanwhile.
-    """
-    D = values.shape[1]
-    for g in range(0, len(means), 2):
-        w, u, one, other = weights[g], weights[g + 1], means[g], means[g + 1]
-        w_total, u_total = FLOAT(0), FLOAT(0)
-        for d in range(D):
-            one[d], other[d] = FLOAT(0), FLOAT(0)
-        for j in range(0, n // 4 * 4, 4):
-            w0, w1, w2, w3 = w[j], w[j + 1], w[j + 2], w[j + 3]
-            u0, u1, u2, u3 = u[j], u[j + 1], u[j + 2], u[j + 3]
-            v0, v1, v2, v3 = values[j], values[j + 1], values[j + 2], values[j + 3]
-            fetch(following, j * D, (j + 4) * D)
-            for d in range(D):
-                one[d] += w0 * v0[d] + w1 * v1[d] + w2 * v2[d] + w3 * v3[d]
-                other[d] += u0 * v0[d] + u1 * v1[d] + u2 * v2[d] + u3 * v3[d]
-            w_total += w0 + w1 + w2 + w3
-            u_total += u0 + u1 + u2 + u3
-        for j in range(n // 4 * 4, n):
-            for d in range(D):
-                one[d] += w[j] * values[j, d]
-                other[d] += u[j] * values[j, d]
-            w_total += w[j]
-            u_total += u[j]
-        for d in range(D):
-            one[d] /= w_total
-            other[d] /= u_total
+def _weigh(scores: np.ndarray, n: int) -> np.float32:
+    """The first `n` scores become e^(score - largest score), in place; their sum. The last vector is filled up."""
+    filled, total = (n + VECTORS - 1) // VECTORS * VECTORS, FLOAT(0)
+    for j in range(n, filled):
+        scores[j] = -np.inf
+    most = top(scores, filled)
+    for j in range(filled):
+        scores[j] = exp(scores[j] - most)
+    for j in range(filled):
+        total += scores[j]
+    return total
 
 
 @inlined
@@ -109,46 +72,62 @@ def _turn(head: np.ndarray, rotation: np.ndarray, scale: float, out: np.ndarray)
         out[i + 1] = x * rotation[i + 1] + y * rotation[i]
 
 
-@compiled
-def _attend(
-    heads: np.ndarray,
-    q_norm: np.ndarray,
-    k_norm: np.ndarray,
-    eps: float,
-    rotations: np.ndarray,
-    positions: np.ndarray,
-    keys: np.ndarray,
-    values: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Attended [R, queries, D] of heads [R, queries + 2 H, D], which are overwritten; the KV of each row is stored.
-
-    `q_norm` and `k_norm` are [D], or empty where heads are not normed; `rotations` [max_tokens, D].
-    """
-    R, Q, D = out.shape
-    _, H, C, _ = keys.shape
-    group = Q // H
-    even = group + group % 2
+@cache
+def attention(D: int) -> Any:
+    """Attention of one new token a row, compiled for heads of width `D`."""
     scale = FLOAT(1 / math.sqrt(D))
-    q, means, weights = np.zeros((even, D), FLOAT), np.zeros((even, D), FLOAT), np.zeros((even, C + VECTORS), FLOAT)
-    for r in range(R):
-        position = positions[r]
-        row, rotation = heads[r], rotations[position]
-        if len(q_norm):
-            for i in range(Q + H):
-                _norm(row[i], q_norm if i < Q else k_norm, eps, row[i])
-        for h in range(H):
-            _turn(row[Q + h], rotation, FLOAT(1), keys[r, h, position])
-            values[r, h, position] = row[Q + H + h]
-            for g in range(group):
-                _turn(row[h * group + g], rotation, scale, q[g])
-            last = h + 1 == H
-            following = keys[min(r + last, R - 1), 0 if last else h + 1]
-            _weights(q, keys[r, h], weights, position + 1, values[r, h])
-            _means(weights, values[r, h], means, position + 1, following)
-            for g in range(group):
-                for d in range(D):
-                    out[r, h * group + g, d] = means[g, d]
+
+    @compiled
+    def attend(
+        rows: tuple[int, int],
+        heads: np.ndarray,
+        q_norm: np.ndarray,
+        k_norm: np.ndarray,
+        eps: float,
+        rotations: np.ndarray,
+        positions: np.ndarray,
+        holders: np.ndarray,
+        lengths: np.ndarray,
+        keys: np.ndarray,
+        values: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Attended [R, queries, D] of heads [R, queries + 2 H, D], which are overwritten; the KV of each row is stored.
+
+        `rows` are the first one and the end. `q_norm` and `k_norm` are [D], or empty where heads are not normed;
+        `rotations` [max_tokens, D]. A row's first `lengths` positions are read from the slot of its holder.
+        """
+        (first, end), Q, (_, H, C, _) = rows, out.shape[1], keys.shape
+        group, stride = Q // H, C + VECTORS
+        q, means, weights = np.zeros((group + 1, D), FLOAT), np.zeros((2, D), FLOAT), np.zeros((2, stride), FLOAT)
+        for r in range(first, end):
+            position, holder, shared, following = positions[r], holders[r], lengths[r], min(r + 1, end - 1)
+            row, rotation, n = heads[r], rotations[position], position + 1
+            if len(q_norm):
+                for i in range(Q + H):
+                    _norm(row[i], q_norm if i < Q else k_norm, eps, row[i])
+            for h in range(H):
+                _turn(row[Q + h], rotation, FLOAT(1), keys[r, h, position])
+                values[r, h, position] = row[Q + H + h]
+                for g in range(group):
+                    _turn(row[h * group + g], rotation, scale, q[g])
+                for g in range(0, group, 2):
+                    for j in range(0, shared, LANES):
+                        score(q[g:], keys[holder, h], j, weights, stride, D)
+                    for j in range(shared, n, LANES):
+                        fetch(keys[following, h], j * D, j * D + TOUCHED)
+                        score(q[g:], keys[r, h], j, weights, stride, D)
+                    totals = _weigh(weights[0], n), _weigh(weights[1], n)
+                    means[:] = 0
+                    add_weighted(weights, stride, values[holder, h], 0, shared, means, D)
+                    for j in range(shared, n, LANES):
+                        fetch(values[following, h], j * D, j * D + TOUCHED)
+                        add_weighted(weights, stride, values[r, h], j, min(j + LANES, n), means, D)
+                    for i in range(min(2, group - g)):
+                        for d in range(D):
+                            out[r, h * group + g + i, d] = means[i, d] / totals[i]
+
+    return attend
 
 
 @compiled
@@ -177,6 +156,7 @@ class CompiledKernels(TorchKernels):
 
     def __init__(self, shape: Shape, kv: KVCache, rotations: Tensor) -> None:
         super().__init__(shape, kv, rotations)
+        self._attend = attention(shape.head_dim)
         self._eps = FLOAT(shape.eps)
         self._turns = torch.view_as_real(rotations).flatten(1).numpy()
         self._caches = [(keys.mT.numpy(), values.numpy()) for keys, values in kv.layers()]
@@ -211,19 +191,15 @@ class CompiledKernels(TorchKernels):
         """See `TorchKernels`; rows are read as far as each of them goes."""
         positions = positions_R.contiguous().numpy()  # else compiled once more
         R, D = len(positions), self._shape.head_dim
+        prefixes = self._kv.prefixes
 
         def attention(number: int, layer: Layer, products: Tensor) -> Tensor:
             heads = products.float().view(R, -1, D).numpy()
             out = torch.empty(R, self._shape.heads, D)
-            attended, (keys, values) = out.numpy(), self._caches[number]
             norms = _numpy(layer.q_norm), _numpy(layer.k_norm)
-
-            def attend(p: slice) -> None:
-                _attend(
-                    heads[p], *norms, self._eps, self._turns, positions[p], keys[p], values[p], attended[p]
-                )  # fmt: skip
-
-            self._share(R, attend)
+            shared, stored = (prefixes.holders, prefixes.lengths), self._caches[number]
+            arrays = (heads, *norms, self._eps, self._turns, positions, *shared, *stored, out.numpy())
+            self._share(R, lambda rows: self._attend((rows.start, rows.stop), *arrays))
             return out.flatten(1).to(products.dtype)
 
         return attention

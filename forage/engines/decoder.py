@@ -99,6 +99,8 @@ class Decoder:
     @torch.inference_mode()
     def prefill(self, pieces: Sequence[Piece]) -> None:
         """Store the KV of new tokens, packed one piece after another."""
+        for piece in pieces:
+            self.kv.prefixes.changing(piece.slot, piece.start)
         tokens, slots, positions = self._pack(pieces)
         plan = [self._padded(blocks, positions) for blocks in self._alike(pieces)]
         rotation = self._rotations[positions, None]

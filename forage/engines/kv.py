@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from forage.engines.prefixes import Prefixes
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,6 +51,9 @@ class KVCache:
         max_tokens: positions of one slot.
         keys_by_position: keys lie in memory as values do, [layers, S, H, C, D], for kernels that take one position
             after another; their shape is the same.
+
+    Attributes:
+        prefixes: what slots have in common. Who stores KV in a slot says so before, by `prefixes.changing`.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class KVCache:
     ) -> None:
         self.dtype = dtype
         self.slots = slots
+        self.prefixes = Prefixes(slots)
         positions = _padded(max_tokens)
         across = (layers, slots, heads, head_dim, positions)
         along = (layers, slots, heads, positions, head_dim)
@@ -103,8 +109,13 @@ class KVCache:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one slot to another."""
-        for slots in self._views(length):
-            slots[:, target] = slots[:, source]
+        self._copy(source, target, length)
+        self.prefixes.copied(source, target, length)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of a slot that nothing needs any more to another."""
+        self._copy(source, target, length)
+        self.prefixes.swapped(source, target, length)
 
     def swap(self, one: int, other: int, length: int) -> None:
         """Exchange the first `length` positions of two slots."""
@@ -112,6 +123,12 @@ class KVCache:
             kept = slots[:, one].clone()
             slots[:, one] = slots[:, other]
             slots[:, other] = kept
+        self.prefixes.swapped(one, other, length)
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        self.prefixes.changing(target, 0)
+        for slots in self._views(length):
+            slots[:, target] = slots[:, source]
 
     def _views(self, length: int) -> tuple[Tensor, Tensor]:
         return self._keys[..., :length], self._values[..., :length, :]

@@ -252,14 +252,17 @@ class LocalEngine:
 
     def _park(self, turn: Turn) -> None:
         """Take a running turn's tokens out of its row, so that the turn can start again elsewhere."""
-        if not turn.running:
-            return
+        if turn.running:
+            self._collect(turn)
+            turn.seat.cached = turn.context[:-1]
+            turn.running = False
+
+    def _collect(self, turn: Turn) -> None:
+        """Fill a running turn's lists up with what its row has sampled since."""
         first, last, row = len(turn.sampled), self._ticks - turn.began, turn.seat.slot
         turn.sampled += self._rows.tokens(row, first, last)
         turn.logprobs += self._rows.logprobs(row, first, last)
         turn.versions += [self.version] * (last - first)
-        turn.seat.cached = turn.context[:-1]
-        turn.running = False
 
     def _start(self, turns: Sequence[Turn]) -> None:
         if not turns:
@@ -280,6 +283,7 @@ class LocalEngine:
         turn.running, step = True, len(turn.sampled)
         turn.began = self._ticks - step
         context = turn.context
+        self._decoder.kv.prefixes.changing(turn.seat.slot, len(context) - 1)
         return Start(turn.seat.slot, context[-1], len(context) - 1, step, turn.rule.number, turn.sampling)
 
     def _decode(self, turns: Sequence[Turn]) -> None:
@@ -304,9 +308,9 @@ class LocalEngine:
 
     def _end(self, turn: Turn) -> None:
         """Hand a turn to its caller if it is over."""
-        sampled = turn.sampled + self._rows.tokens(turn.seat.slot, len(turn.sampled), self._ticks - turn.began)
-        finish = self._stops.ended(turn.rule, sampled)
-        if finish is None and len(sampled) < turn.sampling.max_tokens:
+        self._collect(turn)
+        finish = self._stops.ended(turn.rule, turn.sampled)
+        if finish is None and len(turn.sampled) < turn.sampling.max_tokens:
             return
         self._park(turn)
         turn.seat.turn = None

@@ -28,7 +28,7 @@ class Seat:
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """One `generate` call under way. What a running turn's row has sampled is not yet in the lists."""
+    """One `generate` call under way. What a running turn's row has sampled may not yet be in the lists."""
 
     seat: Seat
     tokens: list[int]
@@ -85,7 +85,7 @@ class Slots:
             self._kv.swap(one, other, max(lengths))
         elif any(lengths):
             source, target = (one, other) if lengths[0] else (other, one)
-            self._kv.copy(source, target, max(lengths))
+            self._kv.move(source, target, max(lengths))
         for slot, seat in ((one, second), (other, first)):
             self.holders[slot] = seat
             if seat is not None:

@@ -56,6 +56,8 @@ class Stops:
         """Why the turn that sampled `tokens` ends with the last of them, or None where it goes on."""
         if tokens[-1] in rule.stop.token_ids:
             return Finish.EOS
+        if not rule.stop.strings:
+            return None
         once, twice = self._texts_of(tokens[-1])
         if not _may_complete(rule, once, twice):
             self._watched[rule.number, tokens[-1]] = False

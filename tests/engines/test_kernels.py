@@ -18,6 +18,8 @@ from forage.errors import ConfigError
 
 CPU = torch.device("cpu")
 TOKENS = 70
+HALVES = st.sampled_from([3, 8, 13, 32])
+"""Of the width of a head; for each one attention is compiled anew."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def attended(kind, shape, rows, seed):
 @given(
     group=st.integers(1, 5),
     kv_heads=st.integers(1, 3),
-    half=st.integers(1, 20),
+    half=HALVES,
     rows=st.integers(1, 6),
     head_norms=st.booleans(),
     seed=st.integers(0, 99),
@@ -89,6 +91,32 @@ def test_the_number_of_threads_changes_no_bit(numba_kernels):
     finally:
         torch.set_num_threads(1)
     assert torch.equal(alone, together)
+
+
+@settings(max_examples=40, deadline=None)
+@given(half=HALVES, lengths=st.tuples(*[st.integers(1, TOKENS - 1)] * 2), seed=st.integers(0, 9))
+def test_what_is_shared_is_read_from_its_holder_to_the_same_bits(numba_kernels, half, lengths, seed):
+    shape, generator = make_shape(3, 2, half, True), torch.Generator().manual_seed(seed)
+    kv = KVCache(1, 3, shape.kv_heads, shape.head_dim, TOKENS, torch.float32, CPU, keys_by_position=True)
+    for stored in next(kv.layers()):
+        stored.copy_(torch.randn(stored.shape, generator=generator))
+    kernels = numba_kernels(shape, kv, torch.ones(TOKENS, half, dtype=torch.complex64))
+    layer = random_layer(shape, generator)
+    products = torch.randn(3, (shape.heads + 2 * shape.kv_heads) * shape.head_dim, generator=generator)
+    attend = kernels.attention(torch.tensor([TOKENS - 1, *lengths]), TOKENS)
+    for row, length in enumerate(lengths, 1):
+        kv.copy(0, row, length)
+    shared = attend(0, layer, products.clone())
+    for row in (1, 2, 1):  # what one forgets, the other inherits
+        kv.prefixes.changing(row, 0)
+    kv.prefixes.changing(0, 0)
+    assert not kv.prefixes.lengths.any()
+    assert torch.equal(attend(0, layer, products.clone()), shared)
+    for row, length in enumerate(lengths, 1):
+        kv.copy(0, row, length)
+        for keys, values in kv.layers():
+            keys[row, ..., :length] = values[row, :, :length] = torch.nan
+    assert torch.equal(attend(0, layer, products.clone()), shared)
 
 
 def some_kernels(kind):

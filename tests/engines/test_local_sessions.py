@@ -44,6 +44,24 @@ def test_a_context_that_went_another_way_is_cut_back(model, engine, ask):
     assert made.take_stats()["reused_tokens"] == 20
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_context_that_is_cut_leaves_the_rest_of_its_group_alone(engine, ask, cut, kernels):
+    contexts = [[*PROMPT, 3], [*PROMPT, 3]]
+    contexts[cut] = PROMPT[:20]
+    made = engine("llama", kernels=kernels)
+
+    async def play():
+        async with made.session("g") as one, made.session("g") as other:
+            await asyncio.gather(*(session.generate(PROMPT, Sampling(1, 0)) for session in (one, other)))
+            turns = zip((one, other), contexts, strict=True)
+            return await asyncio.gather(*(session.generate(context, Sampling(9, 0)) for session, context in turns))
+
+    for context, completion in zip(contexts, asyncio.run(play()), strict=True):
+        alone = ask(engine("llama", kernels=kernels), [context], Sampling(9, 0))[0]
+        assert completion.tokens == alone.tokens
+        assert completion.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+
+
 def test_a_group_prefills_its_prompt_once(engine, ask):
     made = engine(lockstep=True)
     ask(made, [PROMPT] * 6, Sampling(3))

@@ -12,7 +12,7 @@ class Contents:
     def __init__(self, slots):
         self.slots = [None] * slots
 
-    def copy(self, source, target, length):
+    def move(self, source, target, length):
         assert length
         self.slots[target] = self.slots[source]
 

@@ -44,7 +44,7 @@ class Prefixes:
     def swapped(self, one: int, other: int, length: int) -> None:
         """The first `length` positions of two slots have changed places; no one shares the rest any more."""
         pair, swapped_pair = [one, other], [other, one]
-        moved = np.isin(self.holders, pair)
+        moved = (self.holders == one) | (self.holders == other)
         moved[pair] = True
         self.lengths[moved] = np.minimum(self.lengths[moved], length)
         places = np.arange(len(self.holders))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from forage.engines.weights import Layer, Shape
 
 NONE = np.empty(0, FLOAT)
-TOUCHED = 32
+TOUCHED = 64
 """Floats asked for of each block of keys or values before they are needed: the processor sees the rest coming."""
 
 
@@ -80,24 +80,26 @@ def attention(D: int) -> Any:
     @compiled
     def attend(
         rows: tuple[int, int],
-        heads: np.ndarray,
+        products: np.ndarray,
         q_norm: np.ndarray,
         k_norm: np.ndarray,
+        keys: np.ndarray,
+        values: np.ndarray,
         eps: float,
         rotations: np.ndarray,
         positions: np.ndarray,
         holders: np.ndarray,
         lengths: np.ndarray,
-        keys: np.ndarray,
-        values: np.ndarray,
-        out: np.ndarray,
+        attended: np.ndarray,
     ) -> None:
-        """Attended [R, queries, D] of heads [R, queries + 2 H, D], which are overwritten; the KV of each row is stored.
+        """Attended [R, queries * D] of products [R, (queries + 2 H) * D], which are overwritten; a row's KV is stored.
 
         `rows` are the first one and the end. `q_norm` and `k_norm` are [D], or empty where heads are not normed;
         `rotations` [max_tokens, D]. A row's first `lengths` positions are read from the slot of its holder.
         """
-        (first, end), Q, (_, H, C, _) = rows, out.shape[1], keys.shape
+        (first, end), (R, width), (_, H, C, _) = rows, attended.shape, keys.shape
+        Q = width // D
+        heads, out = products.reshape(R, Q + 2 * H, D), attended.reshape(R, Q, D)
         group, stride = Q // H, C + VECTORS
         q, means, weights = np.zeros((group + 1, D), FLOAT), np.zeros((2, D), FLOAT), np.zeros((2, stride), FLOAT)
         for r in range(first, end):
@@ -188,19 +190,16 @@ class CompiledKernels(TorchKernels):
         return torch.from_numpy(tokens), torch.from_numpy(logprobs)
 
     def attention(self, positions_R: Tensor, length: int) -> Attend:  # noqa: ARG002 (each row has its own)
-        """See `TorchKernels`; rows are read as far as each of them goes."""
+        """See `TorchKernels`; rows are read as far as each of them goes. The next layer overwrites a layer's result."""
         positions = positions_R.contiguous().numpy()  # else compiled once more
-        R, D = len(positions), self._shape.head_dim
-        prefixes = self._kv.prefixes
+        R = len(positions)
+        out = torch.empty(R, self._shape.heads * self._shape.head_dim)
+        always = (self._eps, self._turns, positions, self._kv.prefixes.holders, self._kv.prefixes.lengths, out.numpy())
 
         def attention(number: int, layer: Layer, products: Tensor) -> Tensor:
-            heads = products.float().view(R, -1, D).numpy()
-            out = torch.empty(R, self._shape.heads, D)
-            norms = _numpy(layer.q_norm), _numpy(layer.k_norm)
-            shared, stored = (prefixes.holders, prefixes.lengths), self._caches[number]
-            arrays = (heads, *norms, self._eps, self._turns, positions, *shared, *stored, out.numpy())
-            self._share(R, lambda rows: self._attend((rows.start, rows.stop), *arrays))
-            return out.flatten(1).to(products.dtype)
+            arrays = (products.float().numpy(), _numpy(layer.q_norm), _numpy(layer.k_norm), *self._caches[number])
+            self._share(R, lambda rows: self._attend((rows.start, rows.stop), *arrays, *always))
+            return out.to(products.dtype)
 
         return attention
 

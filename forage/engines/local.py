@@ -260,6 +260,8 @@ class LocalEngine:
     def _collect(self, turn: Turn) -> None:
         """Fill a running turn's lists up with what its row has sampled since."""
         first, last, row = len(turn.sampled), self._ticks - turn.began, turn.seat.slot
+        if first == last:
+            return
         turn.sampled += self._rows.tokens(row, first, last)
         turn.logprobs += self._rows.logprobs(row, first, last)
         turn.versions += [self.version] * (last - first)

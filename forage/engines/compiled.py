@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from forage.engines.weights import Layer, Shape
 
 NONE = np.empty(0, FLOAT)
-TOUCHED = 64
+TOUCHED = 128
 """Floats asked for of each block of keys or values before they are needed: the processor sees the rest coming."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from forage.datasets.jsonl import answers_of, strings_of
+from forage.datasets.jsonl import answers_of, ids_of, strings_of
 from forage.datasets.lines import read_lines, write_lines
 from forage.errors import ConfigError, DataError
 from forage.indexing.duplicates import REMOVED, Removed, read_removed
@@ -49,7 +49,7 @@ def read_judged(path: Path) -> Iterator[Judged]:
         text = row.get("question")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: `question` must be a string that is not empty, not {text!r:.80}")
-        ids = [str(each) for each in row.get("positive_ids") or []]
+        ids = ids_of(row.get("positive_ids") or [], "positive_ids", where)
         titles = strings_of(row.get("supporting_titles") or [], "supporting_titles", where)
         answers = answers_of(row, where, optional=True)
         yield Judged(str(row.get("id", where)), text, frozenset(ids or titles), bool(ids), answers)

@@ -68,3 +68,9 @@ def test_what_makes_no_sense_is_refused(tmp_path):
         measure_recall(Fixed(), questions(tmp_path, {}), (3, 0))
     with pytest.raises(DataError, match=r"q.jsonl:1: `question` must be"):
         questions(tmp_path, {"question": " "})
+
+
+@pytest.mark.parametrize("ids", ["p1", [None], [True], [["p1"]], {"p1": 1}])
+def test_gold_ids_that_are_none_are_refused(tmp_path, ids):
+    with pytest.raises(DataError, match=r"q.jsonl:1: `positive_ids` must be a list of strings or whole numbers"):
+        questions(tmp_path, {"positive_ids": ids})

@@ -162,7 +162,7 @@ def _files(path: Path) -> list[Path]:
 
 def _id(row: Row, where: str) -> str:
     identity = row.get("id")
-    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
+    if not _is_id(identity):
         raise DataError(f"{where}: `id` {_problem(row, 'id')}; it must be a string or a whole number")
     return str(identity)
 
@@ -234,6 +234,21 @@ def strings_of(value: Any, name: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise DataError(f"{where}: `{name}` must be a list of strings, not {value!r:.80}")
     return tuple(value)
+
+
+def ids_of(value: Any, name: str, where: str) -> tuple[str, ...]:
+    """The list of ids that stands under `name`.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if not isinstance(value, list) or not all(map(_is_id, value)):
+        raise DataError(f"{where}: `{name}` must be a list of strings or whole numbers, not {value!r:.80}")
+    return tuple(map(str, value))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
 def _hops(row: Row, where: str) -> int | None:

@@ -58,6 +58,8 @@ def read_passages(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[Passage
     marks, empty = Marks(), True
     for where, row in _rows(path, max_bytes):
         passage = passage_of(row, where)
+        if not passage.text.strip():
+            raise DataError(f"{where}: the passage {passage.id!r} has no text; leave it out of the corpus")
         empty = False
         if doubled := marks.add(passage.id):
             _refuse_doubled(path, doubled, max_bytes)

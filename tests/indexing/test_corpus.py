@@ -56,6 +56,8 @@ def test_files_of_a_folder_are_read_in_order(tmp_path):
         (b"[1]", "must be a JSON object"),
         (b'{"text": "x"}', "`id` is missing"),
         (b'{"id": 1}', "`text` is missing"),
+        (b'{"id": 1, "text": "x"}\n{"id": 2, "title": "t", "text": " "}', r"c.jsonl:2: the passage '2' has no text"),
+        (b'{"id": 1, "contents": "t\\n"}', r"c.jsonl:1: the passage '1' has no text"),
         (b'{"id": 1, "text": "x"}\n\n{"id": "1", "text": "y"}', r"c.jsonl:3: the id '1' occurs before, at .*c.jsonl:1"),
         (b'{"id": 1, "text": "' + b"x" * 500 + b'"}', r"c.jsonl:1: the line is longer than 400 bytes"),
     ],

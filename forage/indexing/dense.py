@@ -118,6 +118,7 @@ class DenseBuilder:
             nprobe=nprobe,
             candidates=candidates,
         )
+        self._structure.check_used(self._structure.changed)
 
     def plan(self) -> str:
         """Half a sentence for a person before it starts: the memory it will take at most."""

@@ -7,7 +7,7 @@ Yashunin, arXiv 1603.09320; Jégou, Douze and Schmid, TPAMI 2011 (IVFADC).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,11 @@ from forage.indexing.vectors import Half, blocks_of
 
 Kind = Literal["flat", "hnsw", "ivfpq"]
 FILES: dict[Kind, str] = {"flat": "", "hnsw": "dense.hnsw.faiss", "ivfpq": "dense.ivfpq.faiss"}
+OPTIONS: dict[Kind, tuple[str, ...]] = {
+    "flat": (),
+    "hnsw": ("hnsw_m", "ef_construction", "ef_search"),
+    "ivfpq": ("nlist", "pq_m", "train_passages", "nprobe", "candidates"),
+}
 _ADDED = 8192  # rows that are added at once; the graph depends on it
 _CODES = 256  # centroids of each piece of a vector
 Report = Callable[[int, int], None]
@@ -44,6 +49,23 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
     """lists that a search reads"""
     candidates: int = 200
     """passages found by their codes that are compared exactly"""
+
+    @property
+    def changed(self) -> list[str]:
+        """What is not as it would be without being said, but for the kind."""
+        default = Structure()
+        return [name for name in self.__struct_fields__[1:] if getattr(self, name) != getattr(default, name)]
+
+    def check_used(self, options: Iterable[str]) -> None:
+        """Refuse options that do nothing.
+
+        Raises:
+            ConfigError: one of them is for another kind.
+        """
+        for name in options:
+            if name not in OPTIONS[self.kind]:
+                kind = next(kind for kind, own in OPTIONS.items() if name in own)
+                raise ConfigError(f"{name} does nothing with structure = {self.kind!r}: it is for {kind}")
 
     def settled(self, passages: int, dimensions: int) -> Structure:
         """With what depends on the vectors chosen.

@@ -10,12 +10,13 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from forage.errors import ConfigError, DataError, IndexFolderError, RetrieverError
+from forage.errors import DataError, IndexFolderError, RetrieverError
 from forage.indexing.encoding import Encoding, NamedEncoder, open_encoder
 from forage.indexing.folder import IndexInfo
 from forage.indexing.store import PassageStore
 from forage.indexing.structures import Structure
 from forage.indexing.vectors import Half, open_vectors
+from forage.retrievers.corpus import check_k
 from forage.retrievers.fusion import Ranking, as_ranking
 from forage.retrievers.nearest import Nearest
 from forage.types import Passage
@@ -27,7 +28,7 @@ _SAME = 0.98  # cosine of a passage's vector, now and when the index was built; 
 class DenseIndex:
     """Nearest vectors over an index folder, whose vectors and texts are mapped. Scores are inner products.
 
-    An empty query finds nothing, and k may be larger than the corpus. Use `forage.retrievers.indexed.open_index`.
+    An empty query finds nothing. Use `forage.retrievers.indexed.open_index`.
 
     Args:
         encoder_path: where the model lies now; without it, where it lay.
@@ -39,6 +40,7 @@ class DenseIndex:
 
     Raises:
         IndexFolderError: vectors or structure are missing or broken, or the encoder is another one or gone.
+        ConfigError: an option is for another structure.
         MissingExtra: faiss-cpu is not installed.
     """
 
@@ -64,13 +66,14 @@ class DenseIndex:
             longest, encoded = float(info.options["longest"]), info.options["vectors"] == "encoded"
         except (KeyError, TypeError, ValueError) as error:
             raise IndexFolderError(f"{folder} does not say how it was encoded ({error}): build it again") from error
+        searched = _those({"ef_search": ef_search, "nprobe": nprobe, "candidates": candidates})
+        structure.check_used(searched)
         vectors = open_vectors(folder, len(store), kept.dimensions)
         given = {"path": encoder_path, "dtype": encoder_dtype, "device": encoder_device}
         self._encoder = open_encoder(kept, folder, _those(given))
         if encoded:
             _check_first(self._encoder, kept.text(store[0]), vectors, folder)
-        searched = {"ef_search": ef_search, "nprobe": nprobe, "candidates": candidates}
-        self._nearest = Nearest(vectors, msgspec.structs.replace(structure, **_those(searched)), folder, longest)
+        self._nearest = Nearest(vectors, msgspec.structs.replace(structure, **searched), folder, longest)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -79,9 +82,10 @@ class DenseIndex:
         """The best k passages of each query, best first; ties go to the earlier passage.
 
         Raises:
-            ConfigError: k is less than 1.
+            ConfigError: k is less than 1 or more than there are passages.
             RetrieverError: the encoder gave something else than vectors.
         """
+        check_k(k, len(self))
         found = self.rank(queries, k)
         return [
             [self._store.scored(row, score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
@@ -90,8 +94,6 @@ class DenseIndex:
 
     def rank(self, queries: Sequence[str], k: int) -> list[Ranking]:
         """The rows of these passages and their scores, without the passages."""
-        if k < 1:
-            raise ConfigError(f"search.k = {k}, but it must be at least 1")
         asked = [place for place, query in enumerate(queries) if query.strip()]
         found: list[Ranking] = [as_ranking([])] * len(queries)
         if asked:

@@ -87,12 +87,12 @@ def test_commands_and_runs_search_it(place, tmp_path):
     assert len(found["results"]) == 2
     asked = [Question(id="1", text="blue tower", answers=("red",), supporting_titles=("blue",))]
     write_questions(tmp_path / "q.jsonl", asked)
-    measured = json.loads(run("recall", place / "index", tmp_path / "q.jsonl", "--k", "3,50", "--json"))
-    assert measured["recall"]["50"] == 1.0
+    measured = json.loads(run("recall", place / "index", tmp_path / "q.jsonl", "--k", "3,20", "--json"))
+    assert measured["recall"]["20"] == 1.0
     opened = open_folder(place / "index")
     assert (opened.index.batch_size, len(opened.index)) == (32, 20)
     words = [f"data.questions={tmp_path / 'q.jsonl'}", "search=indexed", f"search.path={place / 'index'}"]
-    config = load(None, [*words, "search.options.ef_search=99"])
+    config = load(None, [*words, "search.options.encoder_device=cpu"])
     assert build.retriever(config, build.dataset(config, "eval")).in_process
 
 
@@ -102,9 +102,10 @@ def test_odd_queries_are_answered_and_empty_ones_find_nothing(place):
     assert [len(each) for each in found] == [0, 0, 3, 3, 3, 3, 3]
     assert index.lookup([""], 3) == [[]]
     assert index.lookup([], 3) == []
-    assert len(index.lookup(["red"], 50)[0]) == 20
-    with pytest.raises(ConfigError, match="at least 1"):
-        index.lookup(["red"], 0)
+    assert len(index.lookup(["red"], 20)[0]) == 20
+    for k in (0, 21):
+        with pytest.raises(ConfigError, match=rf"search.k = {k}, but the corpus holds 20 passages"):
+            index.lookup(["red"], k)
 
 
 def test_ties_go_to_the_earlier_passage(corpus, tmp_path):
@@ -199,6 +200,8 @@ def test_vectors_that_are_none_are_refused(corpus, tmp_path, vectors, message):
         ({**NUMBERS, "structure": "hnws"}, ConfigError, "did you mean 'hnsw'"),
         ({**NUMBERS, "encoder.family": "e5"}, ConfigError, r"encoder\.family is unknown"),
         ({**NUMBERS, "hnsw_m": 1}, ConfigError, ">= 2"),
+        ({**NUMBERS, "hnsw_m": 16}, ConfigError, "hnsw_m does nothing with structure = 'flat': it is for hnsw"),
+        ({**NUMBERS, "structure": "hnsw", "nprobe": 9}, ConfigError, "nprobe does nothing with structure = 'hnsw'"),
         ({"encoder": "tarot"}, ConfigError, "encoder.kind = 'tarot' is unknown"),
     ],
 )
@@ -206,6 +209,11 @@ def test_options_that_are_not_usable_leave_nothing_behind(corpus, tmp_path, opti
     with pytest.raises(error, match=message):
         build_index(corpus, "dense", tmp_path / "index", options=options)
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
+
+
+def test_an_opening_refuses_what_does_nothing(place):
+    with pytest.raises(ConfigError, match="ef_search does nothing with structure = 'flat': it is for hnsw"):
+        open_index(place / "index", ef_search=9)
 
 
 def test_codes_need_passages_to_be_learned_from(corpus, tmp_path):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -16,11 +17,15 @@ from forage.indexing.folder import read_info, write_info
 from forage.indexing.hybrid import LEXICAL_WEIGHT, Fusion
 from forage.indexing.store import PassageStore
 from forage.intervals import normal_interval
+from forage.options import undotted
 from forage.recall import Judged, duplicates_of, judge, read_judged
 from forage.retrievers.fusion import Ranking
 from forage.retrievers.hybrid import HybridIndex, fuse
 from forage.retrievers.indexed import open_index
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+FUSION = ("fusion", "depth", "lexical_weight")
+"""Options of an opening that are chosen here."""
 Progress = Callable[[int, int], None]
 WEIGHTS = (*(n / 100 for n in range(10)), *(n / 20 for n in range(2, 21)))
 """That are tried; finer near 0, because the cosines of some encoders lie close together."""
@@ -33,6 +38,7 @@ def fit_fusion(
     questions: Path,
     *,
     k: int = 3,
+    options: Mapping[str, Any] = NOTHING,
     keep: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -43,6 +49,7 @@ def fit_fusion(
         questions: of training, with `positive_ids` or `supporting_titles`; others are left out. What is chosen on them
             must not be reported on them.
         k: how many passages count.
+        options: of opening the index, such as `encoder.path`; none of the fusion.
         keep: write the choice, with the questions' name and SHA-256, into index.json.
         progress: is told how many questions are done.
 
@@ -52,12 +59,15 @@ def fit_fusion(
         nearest to the default; `written`.
 
     Raises:
-        ConfigError: the index is not hybrid, or k is less than 1.
+        ConfigError: the index is not hybrid, k is less than 1, or an option is unknown or one of the fusion.
         DataError: no question names gold passages.
     """
     if k < 1:
         raise ConfigError(f"k = {k}, but it must be at least 1")
-    index = open_index(folder)
+    opening = undotted(options)
+    if idle := [name for name in FUSION if name in opening]:
+        raise ConfigError(f"{idle[0]} does nothing here: forage fuse tries them all, and chooses")
+    index = open_index(folder, **opening)
     if not isinstance(index, HybridIndex):
         raise ConfigError(f"{folder} is no hybrid index; make one with: forage index CORPUS --kind hybrid --out DIR")
     asked = [replace(each, answers=()) for each in read_judged(questions) if each.golds]

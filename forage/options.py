@@ -104,6 +104,11 @@ def arguments(
     return check(chosen) if check and not missing else chosen
 
 
+def undotted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by the names that constructors have: `encoder.path` is `encoder_path`."""
+    return {name.replace(".", "_"): value for name, value in options.items()}
+
+
 def required(known: Mapping[str, Option]) -> list[str]:
     """The options that have no default."""
     return [name for name, option in known.items() if option.default is REQUIRED]

@@ -107,6 +107,16 @@ def test_the_command(folder):
     assert json.loads(done.stdout)["judged"] == 3
 
 
+def test_an_index_whose_encoder_has_moved_is_opened_with_the_new_place(folder):
+    path = questions(folder)
+    words = ["fuse", str(folder), str(path), "encoder.path=elsewhere", "--dry-run"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "encoder.path is unknown: encoder.kind = 'letters:Letters' has no such option" in done.stderr
+    with pytest.raises(ConfigError, match="depth does nothing here: forage fuse tries"):
+        fit_fusion(folder, path, options={"depth": 3})
+
+
 def test_what_makes_no_sense_is_refused(folder):
     path = questions(folder)
     with pytest.raises(ConfigError, match="at least 1"):

@@ -155,6 +155,9 @@ def recall(
 def fuse(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A hybrid index.")],
     questions: Annotated[Path, typer.Argument(metavar="TRAIN.jsonl", help="Training questions, one a line.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of opening the index (encoder.path=...).")
+    ] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Passages that count.")] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and change nothing.")] = False,
     as_json: Json = False,
@@ -169,8 +172,10 @@ def fuse(
       forage fuse indexes/both train.jsonl --k 5 --dry-run
     """
     from forage.fuse import fit_fusion, fuse_text
+    from forage.indexing.build import command_line_options
 
-    found = fit_fusion(folder, questions, k=k, keep=not dry_run, progress=progress("questions"))
+    opening = command_line_options(options or [])
+    found = fit_fusion(folder, questions, k=k, options=opening, keep=not dry_run, progress=progress("questions"))
     show(found, as_json, fuse_text(found))
 
 

@@ -18,7 +18,7 @@ from forage.indexing.corpus import corpus_sources, store_corpus
 from forage.indexing.duplicates import Deduplication, deduplication, store_without_duplicates, what_was_removed
 from forage.indexing.folder import INDEX, IndexInfo, Source, sizes, versions, write_info
 from forage.indexing.store import PassageStore
-from forage.options import Setting, arguments, convert
+from forage.options import Setting, arguments, convert, undotted
 from forage.registry import find
 from forage.toml import literal
 
@@ -86,7 +86,7 @@ def build_index(
         IndexFolderError: there is an index already, an unfinished one that is not to be resumed, or one that was begun
             with other options or another corpus.
     """
-    given = {name.replace(".", "_"): setting for name, setting in (options or {}).items()}
+    given = undotted(options or {})
     max_bytes = _max_line(given.pop("max_line_mb", MAX_BYTES >> 20))
     unique = deduplication({name: given.pop(name) for name in ("duplicates", "near") if name in given})
     chosen = arguments("index", kind, given, shared=("max_line_mb", "duplicates", "near"))
@@ -143,7 +143,12 @@ def _work_folder(out: Path, begun: _Begun, resume: bool) -> Iterator[Path]:
 def _check_begun(work: Path, begun: _Begun) -> None:
     path = work / BEGUN
     if path.exists():
-        before = msgspec.json.decode(path.read_bytes(), type=_Begun)
+        try:
+            before = msgspec.json.decode(path.read_bytes(), type=_Begun)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise IndexFolderError(
+                f"{work} was begun by another version of Forage, or is broken: remove the folder"
+            ) from error
         if changed := [name for name in begun.__struct_fields__ if getattr(before, name) != getattr(begun, name)]:
             raise IndexFolderError(
                 f"{work} was begun with other {' and '.join(changed)}: give the same again, or remove the folder"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forage.indexing.corpus import passages_of
-from forage.options import Setting, arguments
+from forage.options import Setting, arguments, undotted
 from forage.registry import find
 from forage.types import Passage
 
-_ENCODER = "encoder."
+_ENCODER, _TABLE = "encoder_", "encoder_options"
 
 
 class Loader(Protocol):
@@ -51,11 +51,16 @@ def load_corpus(
 
 
 def _gathered(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with those of the encoder in one table."""
-    given = dict(options)
-    dotted = [name for name in given if name.startswith(_ENCODER)]
-    if dotted:
-        values = {name.removeprefix(_ENCODER): given.pop(name) for name in dotted}
-        table = {name: each.value if isinstance(each, Setting) else each for name, each in values.items()}
-        given = {"encoder": "transformer", "encoder_options": table} | given
-    return given
+    """The options with those of the encoder in one table; `encoder.path` and `encoder_path` are the same."""
+    given = undotted(options)
+    own = [name for name in given if name.startswith(_ENCODER) and name != _TABLE]
+    if not own:
+        return given
+    values = {name.removeprefix(_ENCODER): _value(given.pop(name)) for name in own}
+    table = _value(given.get(_TABLE, {}))
+    whole = {**values, **table} if isinstance(table, Mapping) else table
+    return {"encoder": "transformer"} | given | {_TABLE: whole}
+
+
+def _value(setting: Any) -> Any:
+    return setting.value if isinstance(setting, Setting) else setting

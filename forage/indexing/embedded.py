@@ -196,6 +196,6 @@ class QueryEncoder:
         if self._kind not in ("", kept.kind):
             raise ConfigError(f"{where} was encoded by {kept.kind!r}, not by search.encoder = {self._kind!r}")
         try:
-            return open_encoder(kept, Path(where), self._options)
+            return open_encoder(kept, where, self._options, setting="search.encoder_options.path")
         except (IndexFolderError, CheckpointError) as error:  # nothing that asking again would mend
             raise ConfigError(str(error)) from error

@@ -92,13 +92,16 @@ class NamedEncoder:
         return vectors
 
 
-def open_encoder(kept: Encoding, folder: Path, changed: Mapping[str, Any]) -> NamedEncoder:
+def open_encoder(
+    kept: Encoding, folder: Path | str, changed: Mapping[str, Any], *, setting: str = "encoder_path"
+) -> NamedEncoder:
     """The encoder of an index.
 
     Args:
         kept: what the index says of it.
-        folder: of the index.
+        folder: of the index, or its name elsewhere.
         changed: options that are given anew, such as where the model lies now.
+        setting: what this is said with, for messages.
 
     Raises:
         IndexFolderError: it is another one, or its model is gone.
@@ -110,16 +113,16 @@ def open_encoder(kept: Encoding, folder: Path, changed: Mapping[str, Any]) -> Na
         encoder = NamedEncoder(kept.kind, {**kept.options, **settings, **changed})
     except CheckpointError as error:
         raise IndexFolderError(
-            f"the encoder of {folder} can't be opened: {error}. Where the model has moved, say so with encoder_path="
+            f"the encoder of {folder} can't be opened: {error}. Where the model has moved, say so with {setting}="
         ) from error
     if encoder.dimensions != kept.dimensions:
         raise IndexFolderError(
             f"{folder} holds vectors of {kept.dimensions} dimensions, and the encoder {encoder.name} gives "
-            f"{encoder.dimensions}: name the encoder that it was built with (encoder_path), or build it again"
+            f"{encoder.dimensions}: name the encoder that it was built with ({setting}), or build it again"
         )
     if other := [name for name, value in kept.settings.items() if encoder.settings.get(name) != value]:
         raise IndexFolderError(
             f"{folder} was built with another encoder than {encoder.name}: its {' and '.join(other)} differ. Name "
-            "the one that it was built with (encoder_path), or build it again"
+            f"the one that it was built with ({setting}), or build it again"
         )
     return encoder

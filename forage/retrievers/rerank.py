@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from forage.errors import ConfigError, RetrieverError
 from forage.interfaces import Index, Reranker
-from forage.options import Setting, arguments, convert
+from forage.options import Setting, arguments, convert, undotted
 from forage.registry import find
 from forage.retrievers.gather import as_lookup
 from forage.retrievers.indexed import open_index
@@ -120,7 +120,7 @@ def open_searcher(folder: Path, options: Mapping[str, Any] = NOTHING) -> Index:
         ConfigError: an option is unknown, or of another type.
     """
     own = {name.removeprefix(PREFIX): value for name, value in options.items() if name.startswith(PREFIX)}
-    others = {name.replace(".", "_"): value for name, value in options.items() if not name.startswith(PREFIX)}
+    others = undotted({name: value for name, value in options.items() if not name.startswith(PREFIX)})
     index = open_index(folder, **others)
     if not own:
         return index

@@ -162,6 +162,13 @@ def test_an_unfinished_index_is_resumed_only_where_that_is_said_and_with_the_sam
         build_index(path, "bm25", out)
     with pytest.raises(IndexFolderError, match="other options"):
         build_index(path, "bm25", out, options={"k1": 1.0}, resume=True)
+    begun = out.with_name("index.partial") / ".begun.json"
+    kept = begun.read_bytes()
+    for other in (b"", b"{}", b'{"kind": "bm25", "options": {}}'):
+        begun.write_bytes(other)
+        with pytest.raises(IndexFolderError, match="begun by another version of Forage, or is broken: remove"):
+            build_index(path, "bm25", out, resume=True)
+    begun.write_bytes(kept)
     corpus(tmp_path, [*TEXTS, "more"])
     with pytest.raises(IndexFolderError, match="other sources"):
         build_index(path, "bm25", out, resume=True)

@@ -110,6 +110,10 @@ def test_where_vectors_come_from_must_be_one_place(corpus, tmp_path):
         ({"vectors": tmp_path, "encoder": "test_elsewhere:Lengths"}, "leave encoder and title out"),
         ({"encoder_options": {"path": "e5"}}, "encoder_options are given, and no encoder"),
         ({"encoder.path": "nowhere/at/all"}, "nowhere/at/all"),
+        ({"encoder_path": "nowhere/at/all"}, "nowhere/at/all"),
+        ({"encoder.path": "nowhere/at/all", "encoder_options": {"max_tokens": 9}}, "nowhere/at/all"),
+        ({"encoder.max_tokens": 9, "encoder_options": {"path": "nowhere/at/all"}}, "nowhere/at/all"),
+        ({"encoder.path": "x", "encoder_options": 3}, r"loader\.encoder_options = 3"),
         ({"graph_m": 32}, "a graph and title= are for vectors"),
     ]:
         with pytest.raises((ConfigError, CheckpointError), match=said):

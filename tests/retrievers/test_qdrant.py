@@ -134,6 +134,10 @@ def test_the_encoder_is_the_one_that_the_collection_was_loaded_with():
     fake.metadata = {"forage": {"encoder": said | {"dimensions": 4}}}
     with pytest.raises(ConfigError, match="of 4 dimensions"):
         run(fake, None, ["salt"])
+    gone = {"kind": "transformer", "options": {"path": "no/where/at/all"}, "settings": {}}
+    fake.metadata = {"forage": {"encoder": said | gone}}
+    with pytest.raises(ConfigError, match=r"no/where/at/all.* say so with search\.encoder_options\.path="):
+        run(fake, None, ["salt"])
     fake.metadata = {"forage": {}}
     with pytest.raises(ConfigError, match="does not say how it was encoded"):
         run(fake, None, ["salt"])

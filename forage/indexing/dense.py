@@ -15,7 +15,7 @@ from forage.indexing.build import Progress
 from forage.indexing.encoding import NamedEncoder
 from forage.indexing.store import PassageStore
 from forage.indexing.structures import Kind, Structure, build_structure, faiss
-from forage.indexing.vectors import SHARD, VECTORS, copy_vectors, longest, open_vectors, write_vectors
+from forage.indexing.vectors import SHARD, VECTORS, check_encoder, copy_vectors, longest, open_vectors, write_vectors
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _DEFAULT = Structure()
@@ -129,6 +129,7 @@ class DenseBuilder:
         """Write `dense.vectors.npy` and the structure's file; what an interrupted call finished is taken as it is."""
         passages, dimensions = len(store), self._encoder.dimensions
         chosen = self._structure.settled(passages, dimensions)
+        check_encoder(folder, self._encoding)
         if not (folder / VECTORS).exists():
             if self._brought:
                 copy_vectors(self._brought, folder, passages, dimensions)

@@ -17,7 +17,7 @@ from forage.indexing.encoding import Encoding, NamedEncoder
 from forage.indexing.store import PassageStore
 
 VECTORS = "dense.vectors.npy"
-_SHARDS = ".dense.shards"
+_SHARDS, _ENCODER = ".dense.shards", ".dense.encoder.json"
 SHARD = 2048
 """Passages of a shard: what an interruption costs at most, and within which texts are sorted by length."""
 _BLOCK = 65_536  # rows that are copied at once
@@ -31,11 +31,9 @@ def write_vectors(
 
     Raises:
         DataError: a vector is not finite, or too large for float16.
-        IndexFolderError: the shards that are there are of another encoder.
     """
     home = folder / _SHARDS
     home.mkdir(exist_ok=True)
-    _check_same(home / "encoder.json", encoding)
     for start in range(0, len(store), shard):
         path = home / f"{start:012d}.npy"
         end = min(start + shard, len(store))
@@ -48,13 +46,20 @@ def write_vectors(
     shutil.rmtree(home)
 
 
-def _check_same(path: Path, encoding: Encoding) -> None:
-    said = msgspec.json.encode(encoding)
+def check_encoder(folder: Path, encoding: Encoding) -> None:
+    """Note the encoder in a folder that is begun, and refuse one that was begun with another.
+
+    Raises:
+        IndexFolderError: it was.
+    """
+    path, said = folder / _ENCODER, msgspec.json.encode(encoding)
     if not path.exists():
-        path.write_bytes(said)
+        beside = path.with_name(f"{path.name}.part")
+        beside.write_bytes(said)
+        beside.replace(path)
     elif path.read_bytes() != said:
         raise IndexFolderError(
-            f"{path.parents[1]} was begun with another encoder, or the model has changed since: remove the folder"
+            f"{folder} was begun with another encoder, or the model has changed since: remove the folder"
         )
 
 

@@ -77,7 +77,7 @@ class BM25Index:
         self._store = store
         try:
             self.analyser = Analyser(msgspec.convert(info.options["analysis"], Analysis))
-        except (KeyError, msgspec.ValidationError) as error:
+        except (KeyError, TypeError, msgspec.ValidationError) as error:
             raise IndexFolderError(
                 f"{folder} does not say how its words were read ({error}): build it again"
             ) from error

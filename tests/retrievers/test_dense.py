@@ -139,13 +139,14 @@ def test_an_interrupted_build_that_is_resumed_ends_as_one_that_was_not(corpus, t
     assert contents(tmp_path / "index") == contents(tmp_path / "whole")
 
 
-def test_a_build_is_not_resumed_with_other_weights(corpus, tmp_path):
+@pytest.mark.parametrize("stage", ["passages encoded", "passages in the hnsw structure"])
+def test_a_build_is_not_resumed_with_other_weights(corpus, tmp_path, stage):
     def interrupt(what, done, total):
-        if what == "passages encoded":
+        if what == stage:
             raise Interrupted
 
     bert(tmp_path / "model")
-    options = {"encoder.path": str(tmp_path / "model"), "encoder.family": "plain", "shard": 5}
+    options = {"encoder.path": str(tmp_path / "model"), "encoder.family": "plain", "structure": "hnsw", "shard": 5}
     with pytest.raises(Interrupted):
         build_index(corpus, "dense", tmp_path / "index", options=options, progress=interrupt)
     bert(tmp_path / "model", seed=1)

@@ -173,7 +173,9 @@ def test_how_it_is_fused_can_be_set_for_an_opening(corpus, folder, tmp_path):
             open_index(folder, **options)
 
 
-@pytest.mark.parametrize("change", [{"fusion": None}, {"fusion": {"method": "sum"}}, {"bm25": None}, {"dense": 3}])
+@pytest.mark.parametrize(
+    "change", [{"fusion": None}, {"fusion": {"method": "sum"}}, {"bm25": None}, {"dense": 3}, {"bm25": 3}]
+)
 def test_a_folder_that_does_not_say_how_is_refused(corpus, tmp_path, change):
     build_index(corpus, "hybrid", tmp_path / "i", options=ENCODER)
     said = json.loads((tmp_path / "i" / INDEX).read_text())

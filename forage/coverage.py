@@ -16,15 +16,25 @@ _YES_NO = frozenset({"yes", "no"})
 
 
 def measure_coverage(
-    questions: Sequence[Question], passages: Iterable[Passage], progress: Progress | None = None
+    questions: Sequence[Question],
+    passages: Iterable[Passage],
+    progress: Progress | None = None,
+    *,
+    left_out: Iterable[str] = (),
 ) -> list[Covered]:
     """Which questions the passages can answer, read once, in the order of the questions.
 
     A question is covered where a gold answer stands in some passage, by words and normalised as for exact match, or
     where all its supporting titles are titles of passages. Where titles are given, "yes" and "no" are no evidence:
     they stand anywhere.
+
+    Args:
+        questions: what is asked.
+        passages: of the corpus.
+        progress: is told how many passages were read.
+        left_out: titles of passages that others stand for, as duplicates.
     """
-    search = _Search(questions)
+    search = _Search(questions, left_out)
     for done, passage in enumerate(passages, start=1):
         search.read(passage)
         if progress and done % 1000 == 0:
@@ -59,9 +69,9 @@ def coverage_text(summary: Mapping[str, Any]) -> str:
 class _Search:
     """All answers and titles that are looked for at once. What was found is not looked for again."""
 
-    def __init__(self, questions: Sequence[Question]) -> None:
-        self._titles = {title for question in questions for title in question.supporting_titles}
-        self._missing_titles = set(self._titles)
+    def __init__(self, questions: Sequence[Question], known: Iterable[str]) -> None:
+        titles = {title for question in questions for title in question.supporting_titles}
+        self._missing_titles = titles.difference(known)
         self._found: set[str] = set()  # answers, normalised
         self._by_word: dict[str, set[str]] = defaultdict(set)  # an answer's longest word, mostly its rarest -> answers
         for question in questions:

@@ -8,6 +8,7 @@ from forage.coverage import coverage_summary, coverage_text, measure_coverage
 from forage.datasets.coverage import Covered, read_coverage, write_coverage
 from forage.datasets.jsonl import Jsonl, write_passages, write_questions
 from forage.errors import DataError
+from forage.indexing.build import build_index
 from forage.types import Passage, Question
 
 PASSAGES = [Passage("1", "Paris", "The capital of France."), Passage("2", "Lyon", "Known for its silk, yes!")]
@@ -34,6 +35,16 @@ def question(identity, *answers, titles=()):
 )
 def test_what_counts_as_covered(asked, covered, answer, titles):
     assert measure_coverage([asked], PASSAGES) == [Covered(asked.id, covered, answer, titles)]
+
+
+def test_the_titles_of_duplicates_that_an_index_left_out_are_there(tmp_path):
+    twins = [Passage("1", "Paris", "The capital of France."), Passage("2", "City of Paris", "The capital of France.")]
+    write_passages(tmp_path / "c.jsonl", twins)
+    write_questions(tmp_path / "q.jsonl", [question("a", "Berlin", titles=("Paris", "City of Paris"))])
+    near = {"duplicates": "near", "near": 0.5}
+    assert build_index(tmp_path / "c.jsonl", "bm25", tmp_path / "i", options=near).passages == 1
+    done = CliRunner().invoke(app, ["coverage", str(tmp_path / "q.jsonl"), str(tmp_path / "i"), "--json"])
+    assert json.loads(done.stdout)["by_titles"] == 1
 
 
 def test_questions_are_looked_for_together_as_alone():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,14 +85,8 @@ def load(
     from forage.indexing.build import command_line_options
     from forage.indexing.elsewhere import load_corpus
 
-    said = counting()
-
-    def told(done: int) -> None:
-        if said:
-            said("passages loaded", done, 0)
-
     chosen = command_line_options(options or [])
-    count = load_corpus(corpus, engine.value, chosen, resume=resume, progress=told)
+    count = load_corpus(corpus, engine.value, chosen, resume=resume, progress=_counted("passages loaded"))
     show({"engine": engine.value, "passages": count}, as_json, f"{count:,} passages are in {engine.value}")
 
 
@@ -198,10 +192,11 @@ def coverage(
     from forage.datasets.coverage import write_coverage
     from forage.datasets.jsonl import read_questions
     from forage.indexing.corpus import passages_of
+    from forage.indexing.duplicates import REMOVED, read_removed
 
-    advance = counting()
     asked = tuple(read_questions(questions))
-    found = measure_coverage(asked, passages_of(target), advance and (lambda done: advance("passages read", done, 0)))
+    left_out = [each.title for each in read_removed(target / REMOVED)] if target.is_dir() else []
+    found = measure_coverage(asked, passages_of(target), _counted("passages read"), left_out=left_out)
     if out:
         write_coverage(out, found)
     summary = coverage_summary(found)
@@ -263,6 +258,17 @@ def dedupe(
     found = dedupe_corpus(corpus, out, chosen, progress=counting(), say=say)
     text = f"{found['passages']:,} passages in {out}, {found['removed']:,} duplicates in {found['removed_file']}"
     show(found, as_json, text)
+
+
+def _counted(what: str) -> Callable[[int], None]:
+    """Tells how many are done, where it is not known of how many."""
+    told = counting()
+
+    def tell(done: int) -> None:
+        if told:
+            told(what, done, 0)
+
+    return tell
 
 
 def _bold(text: str) -> str:

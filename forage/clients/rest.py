@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,20 @@ class Rest:
         headers = {"Content-Type": "application/x-ndjson"} if lines is not None else {}
         request = Request(method, f"{self.url}{path}", params or {}, body, content, headers)
         return await self._service.ask(request, lambda reply: read(json.loads(reply)), expected)
+
+
+def score_of(value: Any) -> float:
+    """A score as a reply gives it.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a score that is no number")
+    if not math.isfinite(value):
+        raise ValueError(f"a score of {value}")
+    return float(value)
 
 
 def quoted(name: str) -> str:

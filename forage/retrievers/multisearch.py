@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from forage.clients.rest import score_of
 from forage.clients.service import encodable
 from forage.types import Passage
 
@@ -74,7 +75,7 @@ class Fields:
         title, text = source.get(self.title) or "", source[self.text]
         if not isinstance(title, str) or not isinstance(text, str):
             raise TypeError("a text that is none")
-        return Passage(str(hit["_id"]), title, text, float(hit["_score"]))
+        return Passage(str(hit["_id"]), title, text, score_of(hit["_score"]))
 
 
 def failure_of(response: Any) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from forage.clients.rest import Login, Rest, quoted
+from forage.clients.rest import Login, Rest, quoted, score_of
 from forage.clients.service import Sleep
 from forage.concurrency import together
 from forage.errors import DataError, RetrieverError, ServiceError
@@ -150,8 +150,12 @@ def _nearest(points: Any, k: int) -> list[Passage]:
     if len(points) > k:
         raise ValueError("more points than asked for")
     # Similarities fall along the list, distances (Euclid) grow.
-    grow = any(points[row]["score"] < points[row + 1]["score"] for row in range(len(points) - 1))
-    scored = [(-point["score"] if grow else point["score"], str(point["id"]).zfill(20), point) for point in points]
+    scores = [score_of(point["score"]) for point in points]
+    grow = any(score < after for score, after in pairwise(scores))
+    scored = [
+        (-score if grow else score, str(point["id"]).zfill(20), point)
+        for score, point in zip(scores, points, strict=True)
+    ]
     return [_passage(point, score) for score, _, point in sorted(scored, key=lambda one: (-one[0], one[1]))]
 
 
@@ -160,4 +164,4 @@ def _passage(point: Any, score: float) -> Passage:
     title, text = payload.get("title") or "", payload["text"]
     if not isinstance(title, str) or not isinstance(text, str):
         raise TypeError("a text that is none")
-    return Passage(str(payload.get("id", point["id"])), title, text, float(score))
+    return Passage(str(payload.get("id", point["id"])), title, text, score)

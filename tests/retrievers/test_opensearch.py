@@ -132,6 +132,10 @@ HITS = {"_shards": {"failed": 0}, "timed_out": False}
         {"responses": [HITS | {"hits": {"hits": [{"_id": "a", "_score": None, "_source": {"text": "a"}}]}}]},
         {"responses": [HITS | {"hits": {"hits": [{"_id": "a", "_score": 1, "_source": {"text": 3}}]}}]},
         {"responses": [HITS | {"hits": {"hits": [{"_id": "a", "_score": 1, "_source": {"text": "a"}}] * 9}}]},
+        *(
+            {"responses": [HITS | {"hits": {"hits": [{"_id": "a", "_score": score, "_source": {"text": "a"}}]}}]}
+            for score in (float("nan"), float("inf"), "1.5", True)
+        ),
         {"responses": [HITS | {"hits": {"hits": ["a"]}}]},
         "[" * 100_000,
     ],

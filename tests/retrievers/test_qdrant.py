@@ -163,7 +163,7 @@ POINT = {"id": 1, "score": 1.0, "payload": {"id": "a", "title": "", "text": "a"}
         {"result": [{"points": [POINT] * 3}]},
         {"result": [{"points": [POINT | {"payload": None}]}]},
         {"result": [{"points": [POINT | {"payload": {"text": 3}}]}]},
-        {"result": [{"points": [POINT | {"score": "high"}]}]},
+        *({"result": [{"points": [POINT | {"score": score}]}]} for score in ("1.5", float("nan"), -float("inf"), True)),
     ],
 )
 def test_an_answer_that_is_none_is_a_failure(answer):

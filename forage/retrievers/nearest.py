@@ -1,7 +1,7 @@
 """The passages whose vectors have the largest inner products with a query's: exactly, or from what a structure finds.
 
 Whatever finds candidates, the order of what is returned is that of inner products in float64 over the stored float16
-vectors, rounded to float32, with ties to the earlier passage. So it does not depend on what was asked besides.
+vectors, rounded to float32, with ties to the earlier passage. So it follows from the query's vector alone.
 """
 
 from __future__ import annotations

@@ -15,7 +15,16 @@ from forage.indexing.build import Progress
 from forage.indexing.encoding import NamedEncoder
 from forage.indexing.store import PassageStore
 from forage.indexing.structures import Kind, Structure, build_structure, faiss
-from forage.indexing.vectors import SHARD, VECTORS, check_encoder, copy_vectors, longest, open_vectors, write_vectors
+from forage.indexing.vectors import (
+    SHARD,
+    VECTORS,
+    brought_vectors,
+    check_encoder,
+    copy_vectors,
+    longest,
+    open_vectors,
+    write_vectors,
+)
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _DEFAULT = Structure()
@@ -57,6 +66,7 @@ class DenseBuilder:
     Raises:
         ConfigError: an option does not fit, or nothing says how the encoder wants to be asked.
         CheckpointError: there is no such model.
+        DataError: the vectors that are brought can't be read, or have other dimensions.
         MissingExtra: faiss-cpu is not installed.
     """
 
@@ -119,6 +129,9 @@ class DenseBuilder:
             candidates=candidates,
         )
         self._structure.check_used(self._structure.changed)
+        self._structure.check_dimensions(self._encoder.dimensions)
+        if vectors:
+            brought_vectors(vectors, self._encoder.dimensions)  # before the corpus is read
 
     def plan(self) -> str:
         """Half a sentence for a person before it starts: the memory it will take at most."""

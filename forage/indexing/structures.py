@@ -67,6 +67,15 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
                 kind = next(kind for kind, own in OPTIONS.items() if name in own)
                 raise ConfigError(f"{name} does nothing with structure = {self.kind!r}: it is for {kind}")
 
+    def check_dimensions(self, dimensions: int) -> None:
+        """Refuse codes that vectors of so many dimensions can't be cut into.
+
+        Raises:
+            ConfigError: they can't.
+        """
+        if self.pq_m and dimensions % self.pq_m:
+            raise ConfigError(f"pq_m = {self.pq_m}, but it must divide the {dimensions} dimensions of the vectors")
+
     def settled(self, passages: int, dimensions: int) -> Structure:
         """With what depends on the vectors chosen.
 
@@ -75,11 +84,10 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.kind != "ivfpq":
             return self
+        self.check_dimensions(dimensions)
         if passages < _CODES:
             raise ConfigError(f"ivfpq learns {_CODES} codes, and there are {passages} passages: take structure=flat")
         pq_m = self.pq_m or next(size for size in range(max(1, dimensions // 8), 0, -1) if dimensions % size == 0)
-        if dimensions % pq_m:
-            raise ConfigError(f"pq_m = {pq_m}, but it must divide the {dimensions} dimensions of the vectors")
         nlist = min(self.nlist or max(1, min(round(4 * math.sqrt(passages)), passages // 39)), passages)
         train = min(passages, max(self.train_passages or max(65_536, 64 * nlist), nlist, _CODES))
         return msgspec.structs.replace(self, pq_m=pq_m, nlist=nlist, train_passages=train)

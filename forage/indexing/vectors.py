@@ -20,6 +20,7 @@ VECTORS = "dense.vectors.npy"
 _SHARDS, _ENCODER = ".dense.shards", ".dense.encoder.json"
 SHARD = 2048
 """Passages of a shard: what an interruption costs at most, and within which texts are sorted by length."""
+_HOLDS = "holds {} of {}, and the passages need floats [{}, {}]: one row for each passage, in their order"
 _BLOCK = 65_536  # rows that are copied at once
 Half = NDArray[np.float16]
 
@@ -63,21 +64,32 @@ def check_encoder(folder: Path, encoding: Encoding) -> None:
         )
 
 
-def copy_vectors(source: Path, folder: Path, passages: int, dimensions: int) -> None:
-    """Vectors that were made elsewhere, checked, into `dense.vectors.npy`.
+def brought_vectors(source: Path, dimensions: int) -> NDArray[Any]:
+    """Vectors that were made elsewhere [rows, dimensions], mapped.
 
     Raises:
-        DataError: it is no such file, has another shape, or a row that is zero or not finite.
+        DataError: it is no such file, or has another shape.
     """
     try:
         given = np.load(source, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{source} holds no vectors that can be read: {error}") from error
-    if given.shape != (passages, dimensions) or given.dtype.kind != "f":
-        raise DataError(
-            f"{source} holds {list(given.shape)} of {given.dtype}, and the passages need floats "
-            f"[{passages}, {dimensions}]: one row for each passage, in their order"
-        )
+    if not isinstance(given, np.ndarray):
+        raise DataError(f"{source} holds no vectors that can be read: it is an archive of arrays; save one as .npy")
+    if given.ndim != 2 or given.shape[1] != dimensions or given.dtype.kind != "f":
+        raise DataError(f"{source} {_HOLDS.format(list(given.shape), given.dtype, 'passages', dimensions)}")
+    return given
+
+
+def copy_vectors(source: Path, folder: Path, passages: int, dimensions: int) -> None:
+    """Vectors that were made elsewhere, checked, into `dense.vectors.npy`.
+
+    Raises:
+        DataError: see `brought_vectors`; or there is not one for each passage, or a row is zero or not finite.
+    """
+    given = brought_vectors(source, dimensions)
+    if len(given) != passages:
+        raise DataError(f"{source} {_HOLDS.format(list(given.shape), given.dtype, passages, dimensions)}")
     _write(folder / VECTORS, _checked_blocks(given, source), given.shape)
 
 

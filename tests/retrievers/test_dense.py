@@ -203,6 +203,8 @@ def test_vectors_that_are_none_are_refused(corpus, tmp_path, vectors, message):
         ({**NUMBERS, "hnsw_m": 1}, ConfigError, ">= 2"),
         ({**NUMBERS, "hnsw_m": 16}, ConfigError, "hnsw_m does nothing with structure = 'flat': it is for hnsw"),
         ({**NUMBERS, "structure": "hnsw", "nprobe": 9}, ConfigError, "nprobe does nothing with structure = 'hnsw'"),
+        ({**NUMBERS, "structure": "ivfpq", "pq_m": 7}, ConfigError, "pq_m = 7, but it must divide"),
+        ({**NUMBERS, "vectors": "no/such.npy"}, DataError, "holds no vectors that can be read"),
         ({"encoder": "tarot"}, ConfigError, "encoder.kind = 'tarot' is unknown"),
     ],
 )

@@ -188,9 +188,14 @@ def test_vectors_that_are_none_are_refused(corpus, tmp_path, vectors, message):
     np.save(tmp_path / "v.npy", vectors)
     with pytest.raises(DataError, match=message):
         build_index(corpus, "dense", tmp_path / "index", options={**NUMBERS, "vectors": tmp_path / "v.npy"})
+
+
+def test_a_file_that_holds_no_vectors_is_refused(corpus, tmp_path):
     (tmp_path / "v.npy").write_bytes(b"no vectors")
-    with pytest.raises(DataError, match="holds no vectors that can be read"):
-        build_index(corpus, "dense", tmp_path / "other", options={**NUMBERS, "vectors": tmp_path / "v.npy"})
+    np.savez(tmp_path / "v.npz", spoiled())
+    for name, message in (("v.npy", "that can be read"), ("v.npz", "it is an archive of arrays; save one as .npy")):
+        with pytest.raises(DataError, match=f"holds no vectors .*{message}"):
+            build_index(corpus, "dense", tmp_path / "other", options={**NUMBERS, "vectors": tmp_path / name})
 
 
 @pytest.mark.parametrize(

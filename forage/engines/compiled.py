@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from forage.engines.compiled_sampler import draw
+from forage.engines.compiled_sampler import advance
 from forage.engines.kernels import TorchKernels
 from forage.engines.lanes import LANES, add_weighted, score, top
 from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, fetch, inlined
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from forage.engines.kernels import Attend
     from forage.engines.kv import KVCache
+    from forage.engines.rows import State
     from forage.engines.weights import Layer, Shape
 
 NONE = np.empty(0, FLOAT)
@@ -180,14 +181,15 @@ class CompiledKernels(TorchKernels):
         _gates(gate.numpy(), up.numpy())
         return gate
 
-    def sample(self, logits_RV: Tensor, temperature: float | Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, state: State, logits_RV: Tensor, temperature: float | Tensor, watched: Tensor) -> Tensor:
         """See `TorchKernels`."""
         R = len(logits_RV)
-        logits, uniforms = logits_RV.numpy(), uniform_R.numpy()
-        temperatures = torch.as_tensor(temperature, dtype=torch.float32).expand(R).contiguous().numpy()
-        tokens, logprobs = np.empty(R, np.int64), np.empty(R, FLOAT)
-        self._share(R, lambda p: draw(logits[p], temperatures[p], uniforms[p], tokens[p], logprobs[p]))
-        return torch.from_numpy(tokens), torch.from_numpy(logprobs)
+        logits, over, table = logits_RV.numpy(), np.empty(R, np.bool_), watched.numpy()
+        arrays = [part.numpy() for part in state]
+        temperatures = np.empty(R, FLOAT)
+        temperatures[:] = temperature
+        self._share(R, lambda p: advance(logits[p], temperatures[p], *(part[p] for part in arrays), table, over[p]))
+        return torch.from_numpy(over)
 
     def attention(self, positions_R: Tensor, length: int) -> Attend:  # noqa: ARG002 (each row has its own)
         """See `TorchKernels`; rows are read as far as each of them goes. The next layer overwrites a layer's result."""

@@ -1,4 +1,4 @@
-"""`forage.engines.sampler`, compiled by numba: a row's logits are read while they lie in the nearest cache.
+"""`forage.engines.rows.step`, compiled by numba: a row's logits are read while they lie in the nearest cache.
 
 Axes: R rows, V tokens of the vocabulary, and blocks of it, `BLOCK` tokens each.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from forage.engines.rows import LAST_STEP, POSITION, RULE, STEP, TOKEN
 from forage.engines.sampler import BLOCK
 from forage.engines.vectors import FLOAT, VECTORS, compiled, exp, inlined, largest
 
@@ -15,20 +16,33 @@ SMALLEST = FLOAT(-69)
 
 
 @compiled
-def draw(
-    logits: np.ndarray, temperatures: np.ndarray, uniforms: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray
+def advance(
+    logits: np.ndarray,
+    temperatures: np.ndarray,
+    numbers: np.ndarray,
+    uniforms: np.ndarray,
+    tokens: np.ndarray,
+    logprobs: np.ndarray,
+    watched: np.ndarray,
+    over: np.ndarray,
 ) -> None:
-    """Fill `tokens` [R] and `logprobs` [R] as `sample` does, from logits [R, V], temperatures [R], uniforms [R]."""
+    """`forage.engines.rows.step` of logits [R, V] at temperatures [R], on the parts of a `State` for these rows; fills
+    `over` [R].
+    """
     R, V = logits.shape
     blocks = (V + BLOCK - 1) // BLOCK
     weights, ends, lanes = np.zeros((blocks, BLOCK), FLOAT), np.empty(blocks, FLOAT), np.empty(VECTORS, FLOAT)
     for r in range(R):
-        row, temperature = logits[r], temperatures[r]
+        row, temperature, last = logits[r], temperatures[r], numbers[r, STEP]
         most, greedy = largest(row, lanes), temperature == 0
         scale = FLOAT(1) if greedy else FLOAT(1) / temperature
         _weigh(row, most, scale, weights, ends)
-        token = _first(row, most) if greedy else min(_invert(weights, ends, uniforms[r]), V - 1)
-        tokens[r], logprobs[r] = token, (row[token] - most) * scale - np.log(ends[-1])
+        token = _first(row, most) if greedy else min(_invert(weights, ends, uniforms[r, last]), V - 1)
+        tokens[r, last], logprobs[r, last] = token, (row[token] - most) * scale - np.log(ends[-1])
+        over[r] = watched[numbers[r, RULE], token] or last >= numbers[r, LAST_STEP]
+        numbers[r, TOKEN] = token
+        numbers[r, POSITION] += 1
+        numbers[r, STEP] += 1
 
 
 @inlined

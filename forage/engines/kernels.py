@@ -13,13 +13,14 @@ import torch
 from torch.nn.functional import rms_norm, silu
 
 from forage.engines.attention import attend, hide_later, split_heads
-from forage.engines.sampler import sample
+from forage.engines.rows import step
 from forage.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from forage.engines.kv import KVCache
+    from forage.engines.rows import State
     from forage.engines.weights import Layer, Shape
 
 Choice = Literal["auto", "torch", "numba"]
@@ -76,9 +77,9 @@ class TorchKernels:
         """silu(gate) * up, in place of `gate`."""
         return silu(gate, inplace=True).mul_(up)
 
-    def sample(self, logits_RV: Tensor, temperature: float | Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
-        """See `forage.engines.sampler.sample`."""
-        return sample(logits_RV, temperature, uniform_R)
+    def step(self, state: State, logits_RV: Tensor, temperature: float | Tensor, watched: Tensor) -> Tensor:
+        """See `forage.engines.rows.step`."""
+        return step(state, logits_RV, temperature, watched)
 
     def attention(self, positions_R: Tensor, length: int) -> Attend:
         """Attention of one new token in each of the first R slots, whose KV it stores too.

@@ -97,7 +97,7 @@ class LocalEngine:
         self._decoder = Decoder(model, slots, max_tokens, getattr(torch, dtype), kernels)
         self._vocab = self._decoder.shape.vocab
         self._slots = Slots(slots, self._decoder.kv)
-        self._rows = Rows(slots, max_tokens, self._decoder.device, self._decoder.kernels.sample)
+        self._rows = Rows(slots, max_tokens, self._decoder.device, self._decoder.kernels.step)
         self._stops = Stops(tokenizer, self._vocab, self._decoder.device)
         self._seats: list[Seat] = []  # admitted, in order of admission
         self._queue: deque[tuple[Seat, asyncio.Future[None]]] = deque()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +11,6 @@ from torch.nn.functional import pad
 if TYPE_CHECKING:
     from torch import Tensor
 
-Sample = Callable[["Tensor", "float | Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
-"""See `sample`."""
 BLOCK = 128
 BELOW_ONE = 1 - 2**-24
 """Times this, a positive float32 becomes the next smaller one."""

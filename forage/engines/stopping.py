@@ -10,8 +10,6 @@ import torch
 from forage.types import Finish, Stop
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from forage.interfaces import Tokenizer
 
 CUT = "\ufffd"
@@ -31,7 +29,7 @@ class Rule:
 class Stops:
     """Tells which turns are over, looking at as few of their tokens as possible.
 
-    A table [rules, V] marks the tokens after which a turn may be over. At first these are all; a token is struck off
+    `watched` [rules, V] marks the tokens after which a turn may be over. At first these are all; a token is struck off
     when it is seen for the first time and no stop string can end within its text. So the vocabulary is never
     decoded as a whole, and most tokens cost nothing.
     """
@@ -40,17 +38,13 @@ class Stops:
         self._tokenizer = tokenizer
         self._rules: dict[Stop, Rule] = {}
         self._texts: dict[int, tuple[str, str]] = {}  # of tokens that were looked at
-        self._watched = torch.empty(0, vocab, dtype=torch.bool, device=device)
+        self.watched = torch.empty(0, vocab, dtype=torch.bool, device=device)
 
     def rule(self, stop: Stop) -> Rule:
         """The rule of a `Stop`, the same one each time."""
         if stop not in self._rules:
             self._rules[stop] = self._new_rule(stop)
         return self._rules[stop]
-
-    def may_end(self, rules_R: Tensor, tokens_R: Tensor) -> Tensor:
-        """Which turns may be over with these tokens, bool [R]."""
-        return self._watched[rules_R, tokens_R]
 
     def ended(self, rule: Rule, tokens: list[int]) -> Finish | None:
         """Why the turn that sampled `tokens` ends with the last of them, or None where it goes on."""
@@ -60,7 +54,7 @@ class Stops:
             return None
         once, twice = self._texts_of(tokens[-1])
         if not _may_complete(rule, once, twice):
-            self._watched[rule.number, tokens[-1]] = False
+            self.watched[rule.number, tokens[-1]] = False
             return None
         tail = self._tail(tokens, rule.longest + len(twice))
         return Finish.STOP if any(string in tail for string in rule.stop.strings) else None
@@ -71,9 +65,9 @@ class Stops:
         lasts = {string[-1] for string in stop.strings}
         if not all(last.isascii() for last in lasts):
             lasts.add(CUT)  # the token that completes such a character may hold only its last bytes
-        row = self._watched.new_full((1, self._watched.shape[1]), bool(lasts))
+        row = self.watched.new_full((1, self.watched.shape[1]), bool(lasts))
         row[0, [token for token in stop.token_ids if token < row.shape[1]]] = True
-        self._watched = torch.cat([self._watched, row])
+        self.watched = torch.cat([self.watched, row])
         return Rule(len(self._rules), stop, frozenset(lasts), max(map(len, stop.strings), default=0))
 
     def _texts_of(self, token: int) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from forage.engines.kernels import TorchKernels, choose
 from forage.engines.kv import KVCache
+from forage.engines.rows import State
 from forage.engines.sampler import uniforms
 from forage.engines.weights import Layer, Shape
 from forage.errors import ConfigError
@@ -134,6 +135,15 @@ def test_norms_and_gates_are_those_of_torch(numba_kernels):
     torch.testing.assert_close(ours.gate(small.clone(), small), theirs.gate(small.clone(), small), rtol=1e-5, atol=1e-9)
 
 
+def drawn(kernels, logits, temperature, numbers):
+    """Tokens and logprobs [R] of one step from logits [R, V] with these uniform numbers [R]."""
+    R = len(logits)
+    unwatched = torch.zeros(1, logits.shape[1], dtype=torch.bool)
+    state = State(torch.zeros(R, 5, dtype=torch.int64), numbers[:, None], torch.zeros(R, 1).long(), torch.zeros(R, 1))
+    kernels.step(state, logits, temperature, unwatched)
+    return state.tokens[:, 0], state.logprobs[:, 0]
+
+
 @pytest.mark.parametrize("vocab", [5, 128, 300, 1025])
 @pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, torch.tensor([0.0, 0.5, 1.0, 2.0]).repeat(100)])
 def test_draws_are_those_of_torch(numba_kernels, vocab, temperature):
@@ -141,11 +151,33 @@ def test_draws_are_those_of_torch(numba_kernels, vocab, temperature):
     logits = 4 * torch.randn(400, vocab, generator=generator)
     numbers = torch.from_numpy(uniforms(1, 400))
     numbers[:8] = torch.tensor([0.0, 1 - 2**-24]).repeat(4)
-    ours, theirs = (some_kernels(kind).sample(logits, temperature, numbers) for kind in (numba_kernels, TorchKernels))
+    ours, theirs = (drawn(some_kernels(kind), logits, temperature, numbers) for kind in (numba_kernels, TorchKernels))
     # the largest number may stand for either of two tokens, by the rounding of their sum
     assert ours[0][8:].tolist() == theirs[0][8:].tolist()
     assert ours[0][:8:2].tolist() == theirs[0][:8:2].tolist()
     torch.testing.assert_close(ours[1][8:], theirs[1][8:], rtol=1e-5, atol=1e-5)
+
+
+def test_steps_are_those_of_torch(numba_kernels):
+    generator = torch.Generator().manual_seed(5)
+    rows, slots, vocab, steps = 7, 9, 40, 4
+    watched = torch.rand(3, vocab, generator=generator) < 0.3
+    numbers = torch.stack([torch.arange(slots), torch.arange(slots) + 20, *torch.zeros(3, slots).long()], 1)
+    numbers[:, 3], numbers[:, 4] = torch.tensor([1, 2, 3] * 3), torch.tensor([0, 1, 2] * 3)
+    states = [
+        State(numbers.clone(), torch.from_numpy(uniforms(2, slots * steps)).view(slots, steps),
+              torch.zeros(slots, steps).long(), torch.zeros(slots, steps)) for _ in range(2)
+    ]  # fmt: skip
+    for _ in range(steps):
+        logits = torch.randn(rows, vocab, generator=generator)
+        over = [
+            some_kernels(kind).step(state, logits, 0.8, watched)
+            for kind, state in zip((numba_kernels, TorchKernels), states, strict=True)
+        ]
+        assert over[0].tolist() == over[1].tolist()
+    for ours, theirs in zip(*states, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert states[0].numbers[rows:].equal(numbers[rows:])
 
 
 @given(
@@ -157,7 +189,7 @@ def test_a_token_of_no_weight_is_never_drawn(numba_kernels, likely, uniform, see
     logits = torch.where(
         torch.tensor(likely), torch.randn(len(likely), generator=torch.Generator().manual_seed(seed)), -torch.inf
     )
-    token, logprob = some_kernels(numba_kernels).sample(logits[None], 1.0, torch.tensor([uniform]))
+    token, logprob = drawn(some_kernels(numba_kernels), logits[None], 1.0, torch.tensor([uniform]))
     assert likely[token]
     torch.testing.assert_close(logprob, torch.log_softmax(logits, 0)[token], rtol=1e-5, atol=1e-5)
 
@@ -168,7 +200,7 @@ def test_what_is_not_a_number_stays_so(numba_kernels):
     assert kernels.norm(spoilt, torch.ones(40)).isnan().all()
     assert kernels.gate(spoilt.clone(), torch.ones(1, 40)).isnan().all()
     for temperature in (0.0, 1.0):
-        token, logprob = kernels.sample(spoilt, temperature, torch.tensor([0.5]))
+        token, logprob = drawn(kernels, spoilt, temperature, torch.tensor([0.5]))
         assert 0 <= token < 40
         assert logprob.isnan().all()
     shape = make_shape(2, 1, 4, False)

@@ -44,7 +44,7 @@ def ends_at(tokenizer, stop, tokens):
     stops = Stops(tokenizer, 1100, torch.device("cpu"))
     rule = stops.rule(stop)
     for n in range(1, len(tokens) + 1):
-        if stops.may_end(torch.tensor([rule.number]), torch.tensor(tokens[n - 1 : n])).item():
+        if stops.watched[rule.number, tokens[n - 1]]:
             finish = stops.ended(rule, tokens[:n])
             if finish:
                 return n, finish
@@ -102,7 +102,7 @@ def test_each_rule_watches_its_own_tokens():
     assert stops.ended(first, [99]) is None
     assert stops.ended(second, [99]) is Finish.STOP
     rules = torch.tensor([first.number, second.number, first.number, second.number])
-    assert stops.may_end(rules, torch.tensor([99, 99, 98, 5])).tolist() == [False, True, True, True]
+    assert stops.watched[rules, torch.tensor([99, 99, 98, 5])].tolist() == [False, True, True, True]
 
 
 TOKENIZERS = {"bytes": (ByteTokenizer(), 257), "bpe": (BPE, len(BPE)), "sentencepiece": (sentencepiece_like(), 266)}

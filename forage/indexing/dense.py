@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from forage.errors import ConfigError
 from forage.indexing.build import Progress
-from forage.indexing.encoding import NamedEncoder
+from forage.indexing.encoding import NamedEncoder, with_options
 from forage.indexing.store import PassageStore
 from forage.indexing.structures import Kind, Structure, build_structure, faiss
 from forage.indexing.vectors import (
@@ -114,7 +115,9 @@ class DenseBuilder:
             "batch_tokens": encoder_batch_tokens,
         }
         named = {name: value for name, value in given.items() if value is not None}
-        self._encoder = NamedEncoder(encoder, {**named, **encoder_options})
+        if vectors and shard != SHARD:
+            raise ConfigError("shard does nothing with vectors, which are not encoded: leave one of them out")
+        self._encoder = NamedEncoder(encoder, with_options(named, encoder_options))
         self._encoding = self._encoder.encoding(title=title)
         self._brought, self._shard = vectors, shard
         self._structure = Structure(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forage.indexing.corpus import passages_of
+from forage.indexing.encoding import with_options
 from forage.options import Setting, arguments, undotted
 from forage.registry import find
 from forage.types import Passage
@@ -58,7 +59,7 @@ def _gathered(options: Mapping[str, Any]) -> dict[str, Any]:
         return given
     values = {name.removeprefix(_ENCODER): _value(given.pop(name)) for name in own}
     table = _value(given.get(_TABLE, {}))
-    whole = {**values, **table} if isinstance(table, Mapping) else table
+    whole = with_options(values, table) if isinstance(table, Mapping) else table
     return {"encoder": "transformer"} | given | {_TABLE: whole}
 
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from forage.errors import CheckpointError, DataError, IndexFolderError
+from forage.errors import CheckpointError, ConfigError, DataError, IndexFolderError
 from forage.interfaces import Encoder
 from forage.options import arguments, signature
 from forage.registry import find
@@ -90,6 +90,17 @@ class NamedEncoder:
         if not np.isfinite(vectors).all():
             raise DataError(f"the encoder {self.name} gave {what} a vector with a number that is not finite")
         return vectors
+
+
+def with_options(named: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's options of those with a name of their own (`encoder_path`) and those in a table.
+
+    Raises:
+        ConfigError: one is given twice.
+    """
+    if twice := next((name for name in named if name in options), ""):
+        raise ConfigError(f"both encoder_{twice} and encoder_options.{twice} are given: leave one of them out")
+    return {**named, **options}
 
 
 def open_encoder(

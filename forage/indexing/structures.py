@@ -25,7 +25,7 @@ OPTIONS: dict[Kind, tuple[str, ...]] = {
     "ivfpq": ("nlist", "pq_m", "train_passages", "nprobe", "candidates"),
 }
 _ADDED = 8192  # rows that are added at once; the graph depends on it
-_CODES = 256  # centroids of each piece of a vector
+_CODES = 256  # centroids of each piece of a vector; fewer passages are learned from several times
 Report = Callable[[int, int], None]
 
 
@@ -85,11 +85,9 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind != "ivfpq":
             return self
         self.check_dimensions(dimensions)
-        if passages < _CODES:
-            raise ConfigError(f"ivfpq learns {_CODES} codes, and there are {passages} passages: take structure=flat")
         pq_m = self.pq_m or next(size for size in range(max(1, dimensions // 8), 0, -1) if dimensions % size == 0)
         nlist = min(self.nlist or max(1, min(round(4 * math.sqrt(passages)), passages // 39)), passages)
-        train = min(passages, max(self.train_passages or max(65_536, 64 * nlist), nlist, _CODES))
+        train = max(_CODES, min(passages, max(self.train_passages or max(65_536, 64 * nlist), nlist)))
         return msgspec.structs.replace(self, pq_m=pq_m, nlist=nlist, train_passages=train)
 
     def memory(self, dimensions: int) -> str:

@@ -114,6 +114,7 @@ def test_where_vectors_come_from_must_be_one_place(corpus, tmp_path):
         ({"encoder.path": "nowhere/at/all", "encoder_options": {"max_tokens": 9}}, "nowhere/at/all"),
         ({"encoder.max_tokens": 9, "encoder_options": {"path": "nowhere/at/all"}}, "nowhere/at/all"),
         ({"encoder.path": "x", "encoder_options": 3}, r"loader\.encoder_options = 3"),
+        ({"encoder.path": "x", "encoder_options": {"path": "y"}}, r"both encoder_path and encoder_options\.path"),
         ({"graph_m": 32}, "a graph and title= are for vectors"),
     ]:
         with pytest.raises((ConfigError, CheckpointError), match=said):

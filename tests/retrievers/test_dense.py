@@ -210,6 +210,12 @@ def test_a_file_that_holds_no_vectors_is_refused(corpus, tmp_path):
         ({**NUMBERS, "structure": "hnsw", "nprobe": 9}, ConfigError, "nprobe does nothing with structure = 'hnsw'"),
         ({**NUMBERS, "structure": "ivfpq", "pq_m": 7}, ConfigError, "pq_m = 7, but it must divide"),
         ({**NUMBERS, "vectors": "no/such.npy"}, DataError, "holds no vectors that can be read"),
+        ({**NUMBERS, "vectors": "v.npy", "shard": 9}, ConfigError, "shard does nothing with vectors"),
+        (
+            {"encoder.path": "a", "encoder_options": {"path": "b"}},
+            ConfigError,
+            r"both encoder_path and encoder_options\.path",
+        ),
         ({"encoder": "tarot"}, ConfigError, "encoder.kind = 'tarot' is unknown"),
     ],
 )
@@ -224,9 +230,14 @@ def test_an_opening_refuses_what_does_nothing(place):
         open_index(place / "index", ef_search=9)
 
 
-def test_codes_need_passages_to_be_learned_from(corpus, tmp_path):
-    with pytest.raises(ConfigError, match="there are 20 passages: take structure=flat"):
-        build_index(corpus, "dense", tmp_path / "index", options={**LENGTHS, "structure": "ivfpq"})
+def test_few_passages_have_codes_too(corpus, tmp_path):
+    for structure in ("flat", "ivfpq"):
+        build_index(corpus, "dense", tmp_path / structure, options={**LENGTHS, "structure": structure})
+    every, coded = (open_index(tmp_path / structure).lookup(["red blue"], 20) for structure in ("flat", "ivfpq"))
+    assert coded == every
+    write_passages(tmp_path / "one.jsonl", PASSAGES[:1])
+    build_index(tmp_path / "one.jsonl", "dense", tmp_path / "one", options={**LENGTHS, "structure": "ivfpq"})
+    assert len(open_index(tmp_path / "one").lookup(["red"], 1)[0]) == 1
 
 
 def test_an_encoder_that_gives_no_vectors_is_named(corpus, tmp_path):

@@ -246,7 +246,8 @@ def dedupe(
     """Leave out passages that say what an earlier one says.
 
     Equal ones (case and white space aside), or with --near those whose sets of three words in a row have at least that
-    Jaccard similarity. FILE.removed says which passage stands for each that was left out.
+    Jaccard similarity. FILE.removed says which passage stands for each that was left out; one that is there already is
+    not written over.
 
     \b
       forage dedupe passages.jsonl --out unique.jsonl.zst

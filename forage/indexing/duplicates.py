@@ -18,7 +18,7 @@ from forage.datasets.jsonl import write_passages
 from forage.datasets.lines import read_lines, write_lines
 from forage.errors import ConfigError, DataError
 from forage.indexing.alike import Match, Progress, equal_passages, near_passages
-from forage.indexing.corpus import store_corpus
+from forage.indexing.corpus import corpus_files, store_corpus
 from forage.indexing.folder import Deduplicated
 from forage.indexing.store import PassageStore, StoreWriter
 from forage.options import Setting, convert
@@ -124,11 +124,16 @@ def dedupe_corpus(
         passages: how many are left; removed: how many are not; file and removed_file.
 
     Raises:
+        ConfigError: `out` is a file of the corpus, or what an earlier call left out stands beside it.
         DataError: a passage is not usable.
     """
+    tell, removed = progress or _quiet, out.with_name(f"{out.name}.removed")
+    if any(out.resolve() == file.resolve() for file in corpus_files(corpus)):
+        raise ConfigError(f"{out} is read, and can't be written at the same time: choose another --out")
+    if removed.exists():
+        raise ConfigError(f"{removed} says what an earlier call left out: remove it, or choose another --out")
     if say:
         say(f"memory: {chosen.plan()}")
-    tell, removed = progress or _quiet, out.with_name(f"{out.name}.removed")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as home:
         every, kept = Path(home, "every"), Path(home, "kept")

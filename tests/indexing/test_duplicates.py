@@ -183,6 +183,20 @@ def test_recall_finds_what_another_passage_stands_for(tmp_path):
         duplicates_of(tmp_path / "index", tmp_path / "nowhere")
 
 
+def test_nothing_that_is_there_is_written_over(tmp_path):
+    path = corpus(tmp_path, LONG, LONG, OTHER)
+    before, exact = path.read_bytes(), Deduplication("exact")
+    for read in (path, tmp_path):
+        with pytest.raises(ConfigError, match=r"is read, and can't be written .*choose another --out"):
+            dedupe_corpus(read, path, exact)
+    dedupe_corpus(path, tmp_path / "unique.jsonl", exact)
+    removed = tmp_path / "unique.jsonl.removed"
+    told = removed.read_bytes()
+    with pytest.raises(ConfigError, match=r"unique\.jsonl\.removed says what an earlier call left out: remove it"):
+        dedupe_corpus(path, tmp_path / "unique.jsonl", Deduplication("near", 0.9))
+    assert (path.read_bytes(), removed.read_bytes()) == (before, told)
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / REMOVED).write_text('{"id": 3}\n')
     with pytest.raises(DataError, match=r"duplicates\.jsonl:1"):

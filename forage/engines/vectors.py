@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -12,6 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic
 
 FLOAT = np.float32
@@ -31,12 +36,35 @@ LEAST, MOST = FLOAT(-100), FLOAT(126)
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile as numpy would compute, without a check of each division.
 
-    The result is kept for the next run, beside the source or in the user's cache, where one of them can be written to.
+    The result is kept for the next run, beside the source or in the user's cache, where one of them can be written to,
+    until a file of the source's folder changes.
     """
     dispatcher = numba.njit(fastmath=SUMS, error_model="numpy", nogil=True)(function)
     with suppress(RuntimeError):
-        dispatcher.enable_caching()
+        dispatcher._cache = _kept(function)
     return dispatcher
+
+
+def _kept(function: Callable[..., Any]) -> Any:
+    """Machine code on disk as numba keeps it, but of all that is compiled into a function.
+
+    Numba asks whether the function's own file is what it was. Functions and constants of the files beside it are in the
+    machine code, too.
+
+    Raises:
+        RuntimeError: nothing can be written.
+    """
+    kept = FunctionCache(function)
+    own, folder = kept._impl.locator.get_source_stamp(), Path(inspect.getfile(function)).parent
+    kept._cache_file = IndexDataCacheFile(kept.cache_path, kept._impl.filename_base, (own, _digest(folder)))
+    return kept
+
+
+@cache
+def _digest(folder: Path) -> str:
+    """Of all Python in a folder, as it was when it was first asked for, which is when it is imported."""
+    files = ((path.name, path.read_bytes()) for path in sorted(folder.glob("*.py")))
+    return hashlib.sha256(repr(list(files)).encode()).hexdigest()
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -9,25 +9,23 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted
 from forage.clients.service import Sleep
-from forage.concurrency import together
-from forage.errors import ConfigError, DataError, RetrieverError, ServiceError
+from forage.errors import ConfigError
 from forage.indexing.embedded import NOTHING, QueryEncoder
-from forage.indexing.encoding import Encoding
 from forage.indexing.hybrid import Fusion, Method
 from forage.indexing.mappings import VECTOR, encoding_of
+from forage.retrievers.elsewhere import Elsewhere, Outcome, Vectors, flaw_of
 from forage.retrievers.fusion import as_ranking
 from forage.retrievers.hybrid import fuse
 from forage.retrievers.multisearch import Fields, Hit, failure_of, inner_product
 from forage.types import Passage
 
-Outcome = list[Passage] | RetrieverError
 Mode = Literal["bm25", "knn", "hybrid"]
 
 
@@ -114,11 +112,13 @@ class OpenSearch:
             environment=environment,
             sleep=sleep,
         )
-        self._path, self._where = f"/{quoted(index)}", f"the index {index!r}"
+        self._path, where = f"/{quoted(index)}", f"the index {index!r}"
         self._fields = Fields(tuple(fields), title_field, text_field, vector_field)
-        self._words, self._near, self._batch, self._ef = mode != "knn", mode != "bm25", batch, ef
+        self._words, self._near, self._ef = mode != "knn", mode != "bm25", ef
         self._fusion = Fusion.of(fusion or "rrf", depth, lexical_weight) if mode == "hybrid" else None
-        self._encoder = QueryEncoder(encoder, encoder_options)
+        queries = QueryEncoder(encoder, encoder_options) if self._near else None
+        encoding = partial(encoding_of, self._rest, self._path, where)
+        self._elsewhere = Elsewhere(self._rest, where, batch, queries, encoding)
 
     async def search(self, queries: Sequence[str], k: int) -> list[Outcome]:
         """One outcome a query; up to k passages, best first.
@@ -126,31 +126,9 @@ class OpenSearch:
         Raises:
             ConfigError: the index was loaded with another encoder.
         """
-        asked = [row for row, query in enumerate(queries) if query.strip()]  # of no word, nothing is found
-        outcomes: list[Outcome] = [[] for _ in queries]
-        batches = [asked[start : start + self._batch] for start in range(0, len(asked), self._batch)]
-        texts = [[queries[row] for row in batch] for batch in batches]
-        encoded = [await self._vectors(batch) for batch in texts]  # one after another: each takes the whole machine
-        answered = await together(self._ask(batch, vectors, k) for batch, vectors in zip(texts, encoded, strict=True))
-        for row, outcome in zip(asked, chain.from_iterable(answered), strict=True):
-            outcomes[row] = outcome
-        return outcomes
+        return await self._elsewhere.search(queries, partial(self._ask, k))
 
-    async def _vectors(self, queries: Sequence[str]) -> list[list[float]] | str:
-        """One a query, none where they are not needed; or why there are none."""
-        if not self._near:
-            return []
-        try:
-            return await self._encoder.encode(queries, self._encoding, self._where)
-        except (ServiceError, DataError) as error:
-            return str(error)
-
-    async def _encoding(self) -> Encoding | None:
-        return await encoding_of(self._rest, self._path, self._where)
-
-    async def _ask(self, queries: Sequence[str], vectors: list[list[float]] | str, k: int) -> list[Outcome]:
-        if isinstance(vectors, str):
-            return [self._failure(query, vectors) for query in queries]
+    async def _ask(self, k: int, queries: Sequence[str], vectors: Vectors) -> list[Outcome]:
         depth = max(self._fusion.depth, k) if self._fusion else k
         rows = self._fusion is not None
         lines: list[Any] = []
@@ -167,11 +145,8 @@ class OpenSearch:
                 for place, query in enumerate(queries)
             ]
 
-        try:
-            path = f"{self._path}/_msearch"
-            return await self._rest.call("POST", path, read, lines=lines, expected="answer to _msearch")
-        except ServiceError as error:
-            return [self._failure(query, str(error)) for query in queries]
+        path = f"{self._path}/_msearch"
+        return await self._rest.call("POST", path, read, lines=lines, expected="answer to _msearch")
 
     def _outcome(self, query: str, responses: Sequence[Any], k: int, depth: int) -> Outcome:
         """What was found for one query.
@@ -180,8 +155,10 @@ class OpenSearch:
             ValueError, LookupError, TypeError: not as documented.
         """
         if cause := next(filter(None, map(failure_of, responses)), ""):
-            return self._failure(query, cause)
+            return self._elsewhere.failure(query, cause)
         found = [self._fields.hits(response, depth, rows=self._fusion is not None) for response in responses]
+        if flaw := next(filter(None, (flaw_of([hit.passage for hit in hits]) for hits in found)), ""):
+            return self._elsewhere.failure(query, flaw)
         if self._near:
             found[-1] = [Hit(_scored(hit.passage, inner_product(hit.passage.score)), hit.row) for hit in found[-1]]
         if self._fusion is None:
@@ -189,9 +166,6 @@ class OpenSearch:
         passages = {hit.row: hit.passage for hits in found for hit in hits}
         words, near = (as_ranking([(hit.row, hit.passage.score) for hit in hits]) for hits in found)
         return [_scored(passages[row], score) for row, score in fuse(self._fusion, words, near, k, depth)]
-
-    def _failure(self, query: str, cause: str) -> RetrieverError:
-        return RetrieverError(f"the search for {query[:200]!r} failed at {self._rest.url}: {cause[:500]}")
 
 
 def _scored(passage: Passage, score: float) -> Passage:

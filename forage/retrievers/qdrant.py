@@ -8,21 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, pairwise
+from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted, score_of
 from forage.clients.service import Sleep
-from forage.concurrency import together
-from forage.errors import DataError, RetrieverError, ServiceError
 from forage.indexing.embedded import NOTHING, QueryEncoder
-from forage.indexing.encoding import Encoding
 from forage.indexing.qdrant import encoding_of
+from forage.retrievers.elsewhere import Elsewhere, Outcome, Vectors, flaw_of
 from forage.types import Passage
-
-Outcome = list[Passage] | RetrieverError
 
 
 class Qdrant:
@@ -80,9 +77,10 @@ class Qdrant:
             environment=environment,
             sleep=sleep,
         )
-        self._encoder = QueryEncoder(encoder, encoder_options)
-        self._path, self._where = f"/collections/{quoted(collection)}", f"the collection {collection!r}"
-        self._using, self._batch = using, batch
+        self._path, where = f"/collections/{quoted(collection)}", f"the collection {collection!r}"
+        self._using = using
+        encoding = partial(encoding_of, self._rest, self._path, where)
+        self._elsewhere = Elsewhere(self._rest, where, batch, QueryEncoder(encoder, encoder_options), encoding)
         self._params = ({"exact": True} if exact else {}) | ({"hnsw_ef": ef} if ef else {})
 
     async def search(self, queries: Sequence[str], k: int) -> list[Outcome]:
@@ -91,42 +89,19 @@ class Qdrant:
         Raises:
             ConfigError: the collection was loaded with another encoder, or does not say and none is named.
         """
-        asked = [row for row, query in enumerate(queries) if query.strip()]  # of no word, nothing is found
-        outcomes: list[Outcome] = [[] for _ in queries]
-        batches = [
-            [queries[row] for row in asked[low : low + self._batch]] for low in range(0, len(asked), self._batch)
-        ]
-        encoded = [await self._vectors(batch) for batch in batches]  # one after another: each takes the whole machine
-        answered = await together(self._ask(batch, rows, k) for batch, rows in zip(batches, encoded, strict=True))
-        for row, outcome in zip(asked, chain.from_iterable(answered), strict=True):
-            outcomes[row] = outcome
-        return outcomes
+        return await self._elsewhere.search(queries, partial(self._ask, k))
 
-    async def _vectors(self, queries: Sequence[str]) -> list[list[float]] | str:
-        """One a query; or why there are none."""
-        try:
-            return await self._encoder.encode(queries, self._encoding, self._where)
-        except (ServiceError, DataError) as error:
-            return str(error)
-
-    async def _encoding(self) -> Encoding | None:
-        return await encoding_of(self._rest, self._path, self._where)
-
-    async def _ask(self, queries: Sequence[str], rows: Sequence[Sequence[float]] | str, k: int) -> list[Outcome]:
-        if isinstance(rows, str):
-            return [_failure(query, rows) for query in queries]
-
+    async def _ask(self, k: int, queries: Sequence[str], vectors: Vectors) -> list[Outcome]:
         def read(reply: Any) -> list[Outcome]:
-            if len(reply["result"]) != len(queries):
-                raise ValueError("not one result a query")
-            return [_nearest(result["points"], k) for result in reply["result"]]
+            found = [_nearest(result["points"], k) for result in reply["result"]]
+            return [self._outcome(*each) for each in zip(queries, found, strict=True)]
 
-        body = {"searches": [self._search(row, k) for row in rows]}
-        try:
-            path = f"{self._path}/points/query/batch"
-            return await self._rest.call("POST", path, read, body=body, expected="answer to points/query/batch")
-        except ServiceError as error:
-            return [_failure(query, str(error)) for query in queries]
+        body, path = {"searches": [self._search(vector, k) for vector in vectors]}, f"{self._path}/points/query/batch"
+        return await self._rest.call("POST", path, read, body=body, expected="answer to points/query/batch")
+
+    def _outcome(self, query: str, passages: list[Passage]) -> Outcome:
+        flaw = flaw_of(passages)
+        return self._elsewhere.failure(query, flaw) if flaw else passages
 
     def _search(self, vector: Sequence[float], k: int) -> dict[str, Any]:
         search = {"query": vector, "limit": k, "with_payload": ["id", "title", "text"]}
@@ -135,10 +110,6 @@ class Qdrant:
             | ({"using": self._using} if self._using else {})
             | ({"params": self._params} if self._params else {})
         )
-
-
-def _failure(query: str, cause: str) -> RetrieverError:
-    return RetrieverError(f"the search for {query[:200]!r} failed: {cause}")
 
 
 def _nearest(points: Any, k: int) -> list[Passage]:

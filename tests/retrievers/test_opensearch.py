@@ -148,6 +148,24 @@ def test_an_answer_that_is_none_is_a_failure(answer):
     assert "asked 2 times" in str(outcome)
 
 
+def hit(name, text="a"):
+    return {"_id": name, "_score": 1.0, "_source": {"text": text}}
+
+
+@pytest.mark.parametrize(
+    ("hits", "said"),
+    [([hit("a"), hit("b"), hit("a")], "the passage 'a' twice"), ([hit("a"), hit("b", " ")], "the passage 'b' without")],
+)
+def test_passages_that_come_twice_or_without_text_are_a_failure_of_their_query(hits, said):
+    responses = [HITS | {"hits": {"hits": given}} for given in ([hit("a")], hits)]
+    trouble = {"/corpus/_msearch": reply({"responses": responses})}
+    _, (right, wrong), server = run(OpenSearchFake(trouble=trouble), None, ["kane", "tavero"])
+    assert [passage.id for passage in right] == ["a"]
+    assert isinstance(wrong, RetrieverError)
+    assert f"the search for 'tavero' failed at {server.url}: it gave {said}" in str(wrong)
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (401, 1), (429, 3), (503, 3)])
 def test_a_status_is_a_failure_of_every_query(status, times):
     gone = reply({"error": {"type": "index_not_found_exception"}, "status": status}, status)

@@ -173,8 +173,24 @@ def test_an_answer_that_is_none_is_a_failure(answer):
     assert "asked 2 times" in str(outcome)
 
 
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([POINT, POINT | {"id": 2, "payload": {"id": "2", "text": "b"}}, POINT], "it gave the passage '{}' twice"),
+        ([POINT | {"payload": {"id": "2", "text": " "}}], "it gave the passage '2' without text"),
+    ],
+)
+def test_passages_that_come_twice_or_without_text_are_a_failure_of_their_query(points, said):
+    results = {"result": [{"points": [POINT]}, {"points": points}], "status": "ok"}
+    trouble = {"/collections/corpus/points/query/batch": reply(results)}
+    _, (right, wrong), server = run(QdrantFake(trouble=trouble), queries=["salt", "mills"], k=3)
+    assert len(right) == 1
+    assert isinstance(wrong, RetrieverError)
+    assert f"the search for 'mills' failed at {server.url}: {said.format(right[0].id)}" in str(wrong)
+
+
 def test_distances_put_the_nearest_first_with_scores_that_fall():
-    far, near = POINT | {"score": 4.0, "id": 2}, POINT | {"score": 0.5}
+    far, near = POINT | {"score": 4.0, "payload": {"id": "b", "text": "b"}}, POINT | {"score": 0.5}
     trouble = {"/collections/corpus/points/query/batch": reply({"result": [{"points": [near, far]}], "status": "ok"})}
     (found,) = run(QdrantFake(trouble=trouble), queries=["salt"])[1]
     assert [passage.score for passage in found] == [-0.5, -4.0]

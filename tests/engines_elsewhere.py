@@ -14,7 +14,9 @@ class OpenSearchFake:
 
     def __call__(self, asked):
         if trouble := self.trouble.get(asked.path):
-            return trouble
+            return trouble() if callable(trouble) else trouble
+        if asked.path == "/":
+            return reply({"tagline": "The OpenSearch Project: https://opensearch.org/"})
         verb = asked.path.rpartition("/")[2]
         return getattr(self, verb if verb.startswith("_") else "create")(asked)
 
@@ -107,6 +109,8 @@ class QdrantFake:
     def __call__(self, asked):
         if trouble := self.trouble.get(asked.path):
             return trouble
+        if asked.path == "/":
+            return reply({"title": "qdrant - vector search engine"})
         path = asked.path.removeprefix("/collections/corpus")
         if path == "/exists":
             return self.said({"exists": self.shape is not None})

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from forage.clients.service import Request, Service, Sleep, check_url, key_of
+from forage.clients.service import Request, Say, Service, Sleep, check_url, key_of, quiet
 from forage.errors import ConfigError
 
 T = TypeVar("T")
+CHECK_S = 5.0
+"""Seconds in which a server that is there answers something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Rest:
         concurrency: int,
         environment: Mapping[str, str] = os.environ,
         sleep: Sleep = asyncio.sleep,
+        say: Say = quiet,
     ) -> None:
         self.url = check_url(url, "search.url", "http://localhost:9200", "search.user_env and search.api_key_env")
         headers, secrets = login.headers(environment)
@@ -75,7 +78,16 @@ class Rest:
             retries=retries,
             concurrency=concurrency,
             sleep=sleep,
+            say=say,
         )
+
+    async def check(self, within_s: float = CHECK_S) -> None:
+        """Ask once whether somebody answers at the address.
+
+        Raises:
+            ServiceError: nobody does.
+        """
+        await self._service.check(self.url, within_s)
 
     async def call(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -23,6 +24,8 @@ UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
+Say = Callable[[str], None]
+"""Tells a person something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,16 @@ class Attempt(Generic[T]):
     status: int | None = None
 
 
+def quiet(message: str) -> None:
+    """Tells nobody."""
+    del message
+
+
+def again_in(tried: int, retries: int, wait_s: float) -> str:
+    """What follows a try that failed, in words."""
+    return f"(attempt {tried + 1} of {retries + 1}): again in {wait_s:.1f} s"
+
+
 class Service:
     """Whatever answers requests at a URL.
 
@@ -65,6 +78,7 @@ class Service:
         max_bytes: of a reply.
         before: awaited before each request, tries included; what it raises is raised by `ask`.
         sleep: waits between tries.
+        say: is told before each wait what failed, and how long the wait is.
 
     Raises:
         MissingExtra: httpx2 is not installed.
@@ -82,6 +96,7 @@ class Service:
         max_bytes: int = 64 * 2**20,
         before: Callable[[], Awaitable[None]] | None = None,
         sleep: Sleep = asyncio.sleep,
+        say: Say = quiet,
     ) -> None:
         try:
             import httpx2
@@ -91,7 +106,7 @@ class Service:
         self._headers = dict(headers or {})
         self._secrets = [form for key in secrets if key for form in (key, quote(key, safe=""), quote_plus(key))]
         self._timeout_s, self._retries, self._concurrency = timeout_s, retries, concurrency
-        self._max_bytes, self._before, self._sleep = max_bytes, before, sleep
+        self._max_bytes, self._before, self._sleep, self._say = max_bytes, before, sleep, say
         self._certificates = httpx2.create_ssl_context()
         self._random = random.Random()
         self._asking = 0
@@ -115,9 +130,22 @@ class Service:
                     return attempt.reply
                 if not attempt.again or tried == self._retries:
                     break
-                await self._sleep(self._wait_s(tried, attempt.after_s))
+                wait_s = self._wait_s(tried, attempt.after_s)
+                self._say(f"{request.url}: {attempt.cause} {again_in(tried, self._retries, wait_s)}")
+                await self._sleep(wait_s)
         times = "once" if tried == 0 else f"{tried + 1} times"
         raise ServiceError(f"{request.url} was asked {times} and gave no reply: {attempt.cause}", attempt.status)
+
+    async def check(self, url: str, within_s: float) -> None:
+        """Ask once whether somebody answers at a URL, whatever the answer.
+
+        Raises:
+            ServiceError: nobody does.
+        """
+        async with self._connected() as client:
+            attempt = await self._attempt(client, Request("GET", url), lambda _: True, "reply", within_s)
+        if attempt.reply is None and attempt.status is None:
+            raise ServiceError(f"nobody answers at {url} ({attempt.cause}): is the address right, and the server up?")
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
@@ -138,15 +166,23 @@ class Service:
                 client, self._client = self._client, None
                 await client.aclose()
 
-    async def _attempt(self, client: Any, request: Request, read: Callable[[bytes], T], expected: str) -> Attempt[T]:
+    async def _attempt(
+        self,
+        client: Any,
+        request: Request,
+        read: Callable[[bytes], T],
+        expected: str,
+        within_s: float = math.inf,
+    ) -> Attempt[T]:
+        timeout_s = min(self._timeout_s, within_s)
         async with self._turnstile:
             if self._before:
                 await self._before()
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(timeout_s):
                     status, headers, body = await self._send(client, request)
             except TimeoutError:
-                return Attempt(cause=f"no reply within {self._timeout_s:g} s", again=True)
+                return Attempt(cause=f"no reply within {timeout_s:g} s", again=True)
             except self._http.RequestError as error:
                 return Attempt(cause=f"{type(error).__name__}: {self._shown(str(error))}", again=True)
         if len(body) > self._max_bytes:

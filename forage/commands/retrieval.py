@@ -86,7 +86,8 @@ def load(
     from forage.indexing.elsewhere import load_corpus
 
     chosen = command_line_options(options or [])
-    count = load_corpus(corpus, engine.value, chosen, resume=resume, progress=_counted("passages loaded"))
+    told = _counted("passages loaded")
+    count = load_corpus(corpus, engine.value, chosen, resume=resume, progress=told, say=say)
     show({"engine": engine.value, "passages": count}, as_json, f"{count:,} passages are in {engine.value}")
 
 

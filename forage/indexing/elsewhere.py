@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from forage.clients.service import Say, quiet
 from forage.indexing.corpus import passages_of
 from forage.indexing.encoding import with_options
 from forage.options import Setting, arguments, undotted
@@ -20,7 +21,11 @@ class Loader(Protocol):
     """Writes passages into an engine. Found by name in the registry (`loader`); its options are the keyword-only
     parameters of its constructor."""
 
-    async def load(self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None]) -> int: ...
+    async def load(
+        self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None], say: Say
+    ) -> int:
+        """How many passages there were. `progress` is told how many are in, `say` what is waited for."""
+        ...
 
 
 def load_corpus(
@@ -30,6 +35,7 @@ def load_corpus(
     *,
     resume: bool = False,
     progress: Callable[[int], None] = lambda _: None,
+    say: Say = quiet,
 ) -> int:
     """Read a corpus as a stream, and write it into an engine.
 
@@ -38,6 +44,7 @@ def load_corpus(
         kind: opensearch, qdrant, or `package.module:Loader`.
         options: of that kind, as they came from the command line or typed. `encoder.path` is `path` of its
             encoder_options, and the encoder `transformer` where none is named.
+        say: is told what is waited for, where the engine does not answer or is busy.
 
     Returns:
         How many passages there were.
@@ -48,7 +55,7 @@ def load_corpus(
         ServiceError: the engine can't be reached.
     """
     loader: Loader = find("loader", kind)(**arguments("loader", kind, _gathered(options)))
-    return asyncio.run(loader.load(passages_of(corpus), resume=resume, progress=progress))
+    return asyncio.run(loader.load(passages_of(corpus), resume=resume, progress=progress, say=say))
 
 
 def _gathered(options: Mapping[str, Any]) -> dict[str, Any]:

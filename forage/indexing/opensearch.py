@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted
-from forage.clients.service import Sleep
+from forage.clients.service import Say, Sleep, again_in, quiet
 from forage.concurrency import together
 from forage.errors import ConfigError, DataError, ServiceError
 from forage.indexing.embedded import NOTHING, Embedded, check_same, embedded
@@ -65,6 +65,7 @@ async def load_opensearch(
     progress: Callable[[int], None] = lambda _: None,
     environment: Mapping[str, str] = os.environ,
     sleep: Sleep = asyncio.sleep,
+    say: Say = quiet,
 ) -> int:
     """Make an index and write every passage into it, under its id. Holds `concurrency` batches at a time.
 
@@ -74,6 +75,7 @@ async def load_opensearch(
         resume: go on with an index that exists: passages up to the first that it lacks are passed over.
         batch: passages a request, at most; and `batch_bytes` of them.
         progress: is told how many passages are in.
+        say: is told what is waited for.
 
     Returns:
         How many passages there were.
@@ -92,7 +94,9 @@ async def load_opensearch(
         concurrency=concurrency,
         environment=environment,
         sleep=sleep,
+        say=say,
     )
+    await rest.check()
     path, encoding = f"/{quoted(index)}", vectors.encoding if vectors else None
     done = 0
     if not await _create(rest, path, index, settings or schema(encoding=encoding), resume):
@@ -101,7 +105,7 @@ async def load_opensearch(
     waiting = islice(enumerate(passages), done, None)
     groups = _grouped(_batches(waiting, vectors, batch, batch_bytes), concurrency)
     while group := await asyncio.to_thread(next, groups, None):  # reads and encodes
-        await together(_send(rest, path, one, retries, sleep) for one in group)
+        await together(_send(rest, path, one, retries, sleep, say) for one in group)
         done += sum(map(len, group))
         progress(done)
     await _check_whole(rest, path, done, resume)
@@ -149,7 +153,7 @@ async def _count(rest: Rest, path: str, body: Mapping[str, Any] | None = None) -
     return await rest.call("POST", f"{path}/_count", lambda reply: int(reply["count"]), body=body or {})
 
 
-async def _send(rest: Rest, path: str, batch: Batch, retries: int, sleep: Sleep) -> None:
+async def _send(rest: Rest, path: str, batch: Batch, retries: int, sleep: Sleep, say: Say) -> None:
     """Write a batch; what the engine rejects because it is busy is sent again, after growing waits."""
     for tried in range(retries + 1):
         items = await rest.call(
@@ -171,7 +175,10 @@ async def _send(rest: Rest, path: str, batch: Batch, retries: int, sleep: Sleep)
             return
         batch = again
         if tried < retries:
-            await sleep(min(0.5 * 2**tried, 60.0))
+            wait_s = min(0.5 * 2**tried, 60.0)
+            said = f"{rest.url}{path} rejected {len(batch)} passages, it is too busy"
+            say(f"{said} {again_in(tried, retries, wait_s)}")
+            await sleep(wait_s)
     raise ServiceError(f"{rest.url}{path} rejected {len(batch)} passages {retries + 1} times: it is too busy")
 
 
@@ -284,7 +291,9 @@ class OpenSearchLoader:
         self._settings = schema(k1=k1, b=b, analyser=analyser, shards=shards, graph=graph, encoding=encoding)
         self._login = Login(user_env, password_env, api_key_env, prefix="ApiKey ")
 
-    async def load(self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None]) -> int:
+    async def load(
+        self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None], say: Say
+    ) -> int:
         """See `load_opensearch`."""
         return await load_opensearch(
             passages,
@@ -297,4 +306,5 @@ class OpenSearchLoader:
             batch=self._batch,
             concurrency=self._concurrency,
             progress=progress,
+            say=say,
         )

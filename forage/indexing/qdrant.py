@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Meta
 
 from forage.clients.rest import Login, Rest, quoted
-from forage.clients.service import Sleep
+from forage.clients.service import Say, Sleep, quiet
 from forage.errors import ConfigError, DataError
 from forage.indexing.embedded import NOTHING, Embedded, check_same, embedded, kept_encoding, what_is_kept
 from forage.indexing.encoding import Encoding
@@ -40,6 +40,7 @@ async def load_qdrant(
     progress: Callable[[int], None] = lambda _: None,
     environment: Mapping[str, str] = os.environ,
     sleep: Sleep = asyncio.sleep,
+    say: Say = quiet,
 ) -> int:
     """Make a collection and write every passage into it, under its place in the corpus. Holds two batches at a time.
 
@@ -49,6 +50,7 @@ async def load_qdrant(
         resume: go on with a collection that exists: as many passages as it holds are passed over.
         batch: passages that are encoded and sent together.
         progress: is told how many passages are in.
+        say: is told what is waited for.
 
     Returns:
         How many passages there were.
@@ -67,7 +69,9 @@ async def load_qdrant(
         concurrency=2,
         environment=environment,
         sleep=sleep,
+        say=say,
     )
+    await rest.check()
     path = f"/collections/{quoted(collection)}"
     if await rest.call("GET", f"{path}/exists", lambda reply: bool(reply["result"]["exists"])):
         done = await _go_on(rest, path, collection, vectors.encoding, resume)
@@ -209,7 +213,9 @@ class QdrantLoader:
             raise ConfigError("Qdrant holds vectors: name an encoder (encoder=), or an index folder (vectors=)")
         self._vectors = found
 
-    async def load(self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None]) -> int:
+    async def load(
+        self, passages: Iterable[Passage], *, resume: bool, progress: Callable[[int], None], say: Say
+    ) -> int:
         """See `load_qdrant`."""
         return await load_qdrant(
             passages,
@@ -221,4 +227,5 @@ class QdrantLoader:
             resume=resume,
             batch=self._batch,
             progress=progress,
+            say=say,
         )

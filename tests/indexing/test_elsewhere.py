@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 from engines_elsewhere import OpenSearchFake, QdrantFake
-from http_server import serving
+from http_server import reply, serving
 
-from forage.errors import CheckpointError, ConfigError, DataError, IndexFolderError
+from forage.errors import CheckpointError, ConfigError, DataError, IndexFolderError, ServiceError
 from forage.indexing.build import build_index
 from forage.indexing.elsewhere import load_corpus
 
@@ -72,6 +74,29 @@ def test_the_command_loads_a_file(corpus):
     assert fake.schema["settings"]["index"]["similarity"]["default"]["k1"] == 1.2
     assert fake.documents["3"] == {"title": "title 3", "text": "text 3", "row": 3}
     assert (again.returncode, "has an index 'corpus' already" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [("opensearch", {"index": "corpus"}), ("qdrant", {"collection": "corpus", "encoder": "test_elsewhere:Lengths"})],
+)
+def test_an_address_where_nobody_answers_is_refused_at_once(corpus, engine, options):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url, began = f"http://127.0.0.1:{free.getsockname()[1]}", time.monotonic()
+        with pytest.raises(ServiceError, match=f"nobody answers at {url}.*ConnectError"):
+            load_corpus(corpus, engine, {"url": url} | options)
+    assert time.monotonic() - began < 5
+
+
+def test_what_is_waited_for_is_said(corpus):
+    replies = [reply("overloaded", 503), reply({"count": 5})]
+    fake, said = OpenSearchFake(rejected=2, trouble={"/corpus/_count": lambda: replies.pop(0)}), []
+    with beside(fake) as url:
+        assert load_corpus(corpus, "opensearch", {"url": url, "index": "corpus"}, say=said.append) == 5
+    rejected, down = said
+    assert rejected == f"{url}/corpus rejected 2 passages, it is too busy (attempt 1 of 9): again in 0.5 s"
+    assert down.startswith(f"{url}/corpus/_count: status 503: overloaded (attempt 1 of 9): again in 0.")
 
 
 def test_passages_are_encoded_as_passages(corpus):

@@ -7,7 +7,7 @@ import pytest
 from engines_elsewhere import OpenSearchFake
 from http_server import reply, serving
 
-from forage.clients.rest import Login
+from forage.clients.rest import Login, Rest
 from forage.errors import ConfigError, DataError, RetrieverError, ServiceError
 from forage.indexing.embedded import EncodedNow
 from forage.indexing.encoding import NamedEncoder
@@ -56,6 +56,21 @@ def test_what_is_loaded_is_found():
     assert fake.schema["settings"]["index"]["refresh_interval"] is None
     assert fake.schema["mappings"] == schema()["mappings"]
     assert len([asked for asked in server.asked if asked.path == "/corpus/_msearch"]) == 1
+
+
+def test_a_server_is_there_whatever_it_answers_first():
+    assert run(OpenSearchFake(trouble={"/": reply("forbidden", 403)}))[0] == 4
+
+    async def silent(writer):
+        await asyncio.sleep(9)
+
+    async def main():
+        async with serving(lambda asked: silent) as server:
+            rest = Rest(server.url, Login(), extra="opensearch", timeout_s=9, retries=9, concurrency=1)
+            with pytest.raises(ServiceError, match=r"nobody answers at .* \(no reply within 0\.1 s\)"):
+                await rest.check(within_s=0.1)
+
+    asyncio.run(main())
 
 
 def test_batches_are_as_large_as_asked_and_told_of():
